@@ -1,0 +1,447 @@
+"""A node's settings: what they are, what is allowed, and how they are read from TOML.
+
+The dataclasses below are the only list of settings.  Reading, checking and writing walk
+their fields, so a setting is added in one place.  All that is wrong with a file is
+reported together, because mending a file one error at a time is a chore:
+
+    node.toml: 2 problems
+      timing.heartbeat_interval_ms = 300: must be at most a third of timing.election_timeout_ms (400), ...
+      limits.max_conections: no such setting; did you mean limits.max_connections?
+
+A relative `data` folder is relative to the file that names it, not to where the node was
+started, so that a node finds the same data from everywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+SettingValue: TypeAlias = str | int
+
+PROTOCOLS = ("raft",)
+"""Names that the setting `protocol` may have."""
+
+MAX_MEMBERS = 9
+"""A write waits for a majority, so more members than this make a cluster slower and hardly safer."""
+
+WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})
+"""Hosts that a listener may have and that nobody can connect to."""
+
+
+class ConfigError(Exception):
+    """One or more settings are wrong.  Each problem names the setting, what came and what is allowed."""
+
+    def __init__(self, source: str, problems: Iterable[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        if count == 1:
+            message = f"{source}: {self.problems[0]}"
+        else:
+            message = "\n  ".join([f"{source}: {count} problems", *self.problems])
+        super().__init__(message)
+
+
+class Address(NamedTuple):
+    """Where something listens.  As text `host:port`, an IPv6 host in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+DEFAULT_ADMIN = Address("127.0.0.1", 4181)
+DEFAULT_ZOOKEEPER = Address("127.0.0.1", 2181)
+
+
+def parse_address(text: str) -> Address:
+    """Parse `host:port` or `[ipv6]:port`.  Raises ValueError that says what is allowed."""
+    expected = f'{json.dumps(text)}: must be "host:port" with a port from 1 to 65535'
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text, re.ASCII)
+    if match is None:
+        raise ValueError(f'{expected} (an IPv6 host in brackets; "0.0.0.0:port" to listen on every interface)')
+    port = int(match[3])
+    if not 1 <= port <= 65535:
+        raise ValueError(expected)
+    return Address(match[1] or match[2], port)
+
+
+def _number(default: int, low: int, high: int) -> Any:
+    """A whole number from `low` to `high`, both allowed."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """Where this node listens."""
+
+    peer: Address
+    """For the other nodes.  Default: the node's own address in [members]."""
+    admin: Address = DEFAULT_ADMIN
+    """For `quorate status`, health checks and metrics (HTTP)."""
+    zookeeper: Address = DEFAULT_ZOOKEEPER
+    """For ZooKeeper clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimingConfig:
+    """Milliseconds.  The same on every node of a cluster."""
+
+    election_timeout_ms: int = _number(400, 50, 60_000)
+    """A follower stands for election after this long without its leader, and up to as long again by chance."""
+    heartbeat_interval_ms: int = _number(80, 5, 20_000)
+    """At most a third of the election timeout, so that two lost heartbeats do not unseat a leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """What a node bears before it slows somebody down or sends them away.  Sizes in bytes."""
+
+    max_frame_bytes: int = _number(1 << 20, 1 << 10, 64 << 20)
+    """The largest request that a client may send."""
+    max_connections: int = _number(10_000, 1, 1_000_000)
+    """Client connections to one listener of this node."""
+    max_requests_in_flight: int = _number(1_000, 1, 1_000_000)
+    """Unanswered requests of one connection before the node stops reading from it."""
+    max_unread_bytes: int = _number(4 << 20, 64 << 10, 1 << 30)
+    """Unsent replies of one connection before the node closes it as a client that does not read."""
+    max_bytes_in_flight: int = _number(16 << 20, 64 << 10, 1 << 30)
+    """Log entries sent to one peer and not yet acknowledged by it."""
+    max_message_bytes: int = _number(1 << 20, 4 << 10, 64 << 20)
+    """Log entries in one message to a peer, unless a single entry is larger."""
+    max_uncommitted_bytes: int = _number(64 << 20, 64 << 10, 4 << 30)
+    """A leader takes no more writes while this much waits to be committed."""
+    max_tail_bytes: int = _number(32 << 20, 64 << 10, 4 << 30)
+    """Committed log entries kept in memory for lagging peers; one further behind gets a snapshot."""
+    hold_ms: int = _number(3_000, 0, 60_000)
+    """How long (ms) a write waits for a leader to be elected before it is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageConfig:
+    """The log on disk.  Sizes in bytes."""
+
+    segment_bytes: int = _number(16 << 20, 1 << 16, 1 << 30)
+    """Size of one preallocated file of the log."""
+    snapshot_log_bytes: int = _number(64 << 20, 1 << 17, 64 << 30)
+    """A snapshot is taken when the log has grown by this much since the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """All that one node is told.  Build it with `load_config` or `make_config`, which check it."""
+
+    cluster: str
+    """The same on each node of a cluster; nodes refuse peers of another cluster."""
+    node: int
+    """This node's id: a key of `members`."""
+    data: Path
+    """The node's data folder, absolute."""
+    members: Mapping[int, Address]
+    """All nodes of the cluster, with the address where their peers reach them."""
+    listen: ListenConfig
+    protocol: str = "raft"
+    timing: TimingConfig = TimingConfig()
+    limits: LimitsConfig = LimitsConfig()
+    storage: StorageConfig = StorageConfig()
+
+
+def load_config(path: Path, overrides: Mapping[str, SettingValue] | None = None) -> NodeConfig:
+    """Read a TOML file.  `overrides` maps dotted names (`"listen.zookeeper"`) to values that win over the file's.
+
+    Raises ConfigError, with all problems at once.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(str(path), ["there is no such file"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"is not TOML: {error}"]) from error
+    return make_config(settings, overrides, source=str(path), folder=path.parent)
+
+
+def make_config(
+    settings: Mapping[str, Any],
+    overrides: Mapping[str, SettingValue] | None = None,
+    *,
+    source: str = "configuration",
+    folder: Path | None = None,
+) -> NodeConfig:
+    """Check settings shaped like the TOML file.  `folder` is what a relative `data` is relative to.
+
+    Raises ConfigError, with all problems at once.
+    """
+    tree = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
+    for dotted, value in (overrides or {}).items():
+        section, _, name = dotted.rpartition(".")
+        target = tree.setdefault(section, {}) if section else tree
+        if isinstance(target, dict):
+            target[name] = value
+    reader = _Reader(tree)
+    config = reader.config(folder or Path())
+    if config is None or reader.problems:
+        raise ConfigError(source, reader.problems)
+    return config
+
+
+def render_config(config: NodeConfig) -> str:
+    """The TOML text that reads back as `config`.  Settings at their default are left out."""
+    lines = [
+        f"cluster = {json.dumps(config.cluster)}",
+        f"node = {config.node}",
+        f"data = {json.dumps(str(config.data))}",
+        f"protocol = {json.dumps(config.protocol)}",
+        "",
+        "[members]",
+        *(f'{node} = "{address}"' for node, address in sorted(config.members.items())),
+        "",
+        "[listen]",
+        *(f'{setting.name} = "{getattr(config.listen, setting.name)}"' for setting in fields(ListenConfig)),
+    ]
+    for name, section in (("timing", config.timing), ("limits", config.limits), ("storage", config.storage)):
+        changed = [s.name for s in fields(section) if getattr(section, s.name) != s.default]
+        if changed:
+            lines += ["", f"[{name}]", *(f"{setting} = {getattr(section, setting)}" for setting in changed)]
+    return "\n".join(lines) + "\n"
+
+
+_NUMBER_SECTIONS = MappingProxyType({"timing": TimingConfig, "limits": LimitsConfig, "storage": StorageConfig})
+_LISTENERS = tuple(setting.name for setting in fields(ListenConfig))
+_KNOWN = (
+    *("cluster", "node", "data", "protocol", "members", "listen"),
+    *(f"listen.{name}" for name in _LISTENERS),
+    *_NUMBER_SECTIONS,
+    *(f"{section}.{s.name}" for section, shape in _NUMBER_SECTIONS.items() for s in fields(shape)),
+)
+
+_Section = TypeVar("_Section")
+
+
+class _Reader:
+    """One pass over the settings that gathers problems instead of stopping at the first."""
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        self.tree = tree
+        self.problems: list[str] = []
+
+    def config(self, folder: Path) -> NodeConfig | None:
+        self._refuse_unknown()
+        cluster = self._cluster()
+        members = self._members()
+        node = self._node(members)
+        data = self._data(folder)
+        protocol = self._protocol()
+        listen = self._listen(members.get(node) if node is not None else None)
+        timing = self._numbers("timing", TimingConfig)
+        limits = self._numbers("limits", LimitsConfig)
+        storage = self._numbers("storage", StorageConfig)
+        if timing is not None:
+            self._check_timing(timing)
+        if limits is not None:
+            self._check_limits(limits)
+        if storage is not None:
+            self._check_storage(storage)
+        if (
+            cluster is None
+            or node is None
+            or data is None
+            or protocol is None
+            or listen is None
+            or timing is None
+            or limits is None
+            or storage is None
+        ):
+            return None
+        return NodeConfig(cluster, node, data, MappingProxyType(members), listen, protocol, timing, limits, storage)
+
+    def _wrong(self, name: str, value: object, allowed: str) -> None:
+        shown = json.dumps(value, default=str) if isinstance(value, str | int | float | bool | list) else str(value)
+        self.problems.append(f"{name} = {shown}: {allowed}")
+
+    def _missing(self, name: str, what: str) -> None:
+        self.problems.append(f"{name} is not set: {what}")
+
+    def _refuse_unknown(self) -> None:
+        for name, value in self.tree.items():
+            if name not in _KNOWN:
+                self._unknown(name)
+            elif isinstance(value, dict) and name != "members":
+                for inner in value:
+                    if f"{name}.{inner}" not in _KNOWN:
+                        self._unknown(f"{name}.{inner}")
+
+    def _unknown(self, name: str) -> None:
+        # A setting is often right and in the wrong section, so the bare names are compared too.
+        last = name.rpartition(".")[2]
+        by_last = {known.rpartition(".")[2]: known for known in _KNOWN}
+        close = difflib.get_close_matches(name, _KNOWN, 1, 0.8)
+        close = close or [by_last[found] for found in difflib.get_close_matches(last, by_last, 1, 0.75)]
+        section = name.rpartition(".")[0]
+        siblings = [known for known in _KNOWN if known.rpartition(".")[0] == section] or list(_KNOWN[:6])
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(siblings)}"
+        self.problems.append(f"{name}: no such setting; {hint}")
+
+    def _section(self, name: str) -> dict[str, Any] | None:
+        section = self.tree.get(name, {})
+        if not isinstance(section, dict):
+            self._wrong(name, section, f"must be a section, [{name}]")
+            return None
+        return section
+
+    def _cluster(self) -> str | None:
+        allowed = "1 to 64 letters, digits, '.', '_' or '-', the same on every node of the cluster"
+        cluster = self.tree.get("cluster")
+        if cluster is None:
+            self._missing("cluster", f"give the cluster a name of {allowed}")
+        elif not isinstance(cluster, str) or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", cluster) is None:
+            self._wrong("cluster", cluster, f"must be {allowed}")
+        else:
+            return cluster
+        return None
+
+    def _members(self) -> dict[int, Address]:
+        section = self._section("members")
+        if section is None:
+            return {}
+        if not 1 <= len(section) <= MAX_MEMBERS:
+            allowed = f'list from 1 to {MAX_MEMBERS} nodes as `0 = "host:peer-port"`'
+            self.problems.append(f"members has {len(section)} nodes: {allowed}")
+        members: dict[int, Address] = {}
+        for key, value in section.items():
+            if re.fullmatch(r"0|[1-9][0-9]{0,8}", key) is None:
+                self._wrong(f"members.{key}", value, "a node's id must be a whole number from 0 to 999999999")
+                continue
+            address = self._address(f"members.{key}", value)
+            if address is None:
+                continue
+            if address.host in WILDCARD_HOSTS:
+                self._wrong(f"members.{key}", value, "must be an address that the other nodes can connect to")
+            for other, known in members.items():
+                if known == address:
+                    self._wrong(f"members.{key}", value, f"is the address of members.{other} already")
+            members[int(key)] = address
+        return members
+
+    def _node(self, members: Mapping[int, Address]) -> int | None:
+        node = self.tree.get("node")
+        ids = ", ".join(str(member) for member in sorted(members))
+        if node is None:
+            self._missing("node", f"say which of the members this node is ({ids or 'none are listed'})")
+        elif not isinstance(node, int) or isinstance(node, bool) or node < 0:
+            self._wrong("node", node, f"must be a whole number, one of the members ({ids or 'none are listed'})")
+        elif members and node not in members:
+            self._wrong("node", node, f"is not in [members], which lists {ids}")
+        else:
+            return node
+        return None
+
+    def _data(self, folder: Path) -> Path | None:
+        data = self.tree.get("data")
+        if data is None:
+            self._missing("data", "name the folder for this node's log and snapshots")
+        elif not isinstance(data, str) or not data or "\0" in data:
+            self._wrong("data", data, "must be the path of a folder")
+        else:
+            return (folder / Path(data).expanduser()).absolute()
+        return None
+
+    def _protocol(self) -> str | None:
+        protocol = self.tree.get("protocol", PROTOCOLS[0])
+        if protocol not in PROTOCOLS:
+            self._wrong("protocol", protocol, f"must be one of: {', '.join(PROTOCOLS)}")
+            return None
+        return str(protocol)
+
+    def _address(self, name: str, value: object) -> Address | None:
+        if not isinstance(value, str):
+            self._wrong(name, value, 'must be "host:port"')
+            return None
+        try:
+            return parse_address(value)
+        except ValueError as error:
+            self.problems.append(f"{name} = {error}")
+            return None
+
+    def _listen(self, own_member: Address | None) -> ListenConfig | None:
+        section = self._section("listen")
+        if section is None:
+            return None
+        # Without a valid [members] entry the peer address has no default; the problem is then
+        # reported there, and a stand-in lets the other listeners be checked.
+        addresses = {"peer": own_member or Address("127.0.0.1", 3181)}
+        addresses |= {s.name: s.default for s in fields(ListenConfig) if isinstance(s.default, Address)}
+        for name in _LISTENERS:
+            if name in section:
+                address = self._address(f"listen.{name}", section[name])
+                if address is None:
+                    return None
+                addresses[name] = address
+        taken: dict[str, Address] = {}
+        for name, address in addresses.items():
+            for other, known in taken.items():
+                if _collide(address, known):
+                    self._wrong(f"listen.{name}", str(address), f"is taken by listen.{other} ({known})")
+            taken[name] = address
+        return ListenConfig(**addresses)
+
+    def _numbers(self, name: str, shape: Callable[..., _Section]) -> _Section | None:
+        section = self._section(name)
+        if section is None:
+            return None
+        values: dict[str, int] = {}
+        sound = True
+        for setting in fields(shape):  # type: ignore[arg-type]
+            value = section.get(setting.name, setting.default)
+            low, high = setting.metadata["low"], setting.metadata["high"]
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                self._wrong(f"{name}.{setting.name}", value, f"must be a whole number from {low} to {high}")
+                sound = False
+            else:
+                values[setting.name] = value
+        return shape(**values) if sound else None
+
+    def _check_timing(self, timing: TimingConfig) -> None:
+        if timing.heartbeat_interval_ms * 3 > timing.election_timeout_ms:
+            self._wrong(
+                "timing.heartbeat_interval_ms",
+                timing.heartbeat_interval_ms,
+                f"must be at most a third of timing.election_timeout_ms ({timing.election_timeout_ms}), "
+                "so that two lost heartbeats do not unseat a leader",
+            )
+
+    def _check_limits(self, limits: LimitsConfig) -> None:
+        for name in ("max_uncommitted_bytes", "max_unread_bytes"):
+            if getattr(limits, name) < limits.max_frame_bytes:
+                self._wrong(
+                    f"limits.{name}",
+                    getattr(limits, name),
+                    f"must be at least limits.max_frame_bytes ({limits.max_frame_bytes}), "
+                    "or the largest request could never pass",
+                )
+
+    def _check_storage(self, storage: StorageConfig) -> None:
+        if storage.snapshot_log_bytes < 2 * storage.segment_bytes:
+            self._wrong(
+                "storage.snapshot_log_bytes",
+                storage.snapshot_log_bytes,
+                f"must be at least twice storage.segment_bytes ({storage.segment_bytes}), "
+                "because a snapshot frees whole segments only",
+            )
+
+
+def _collide(one: Address, other: Address) -> bool:
+    """Whether two listeners of one machine would fight for a port."""
+    same_host = one.host == other.host or one.host in WILDCARD_HOSTS or other.host in WILDCARD_HOSTS
+    return one.port == other.port and same_host
