@@ -1,0 +1,71 @@
+"""What both directions of a peer connection have in common: bytes in, frames up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from quorate.net.frames import FrameDecoder, FrameError
+from quorate.net.handshake import HandshakeRefused
+
+HANDSHAKE_FRAME_BYTES = 4096
+HANDSHAKE_TIMEOUT_S = 5.0
+
+
+class LinkEvents(Protocol):
+    """What a node wants to hear from its links."""
+
+    def received(self, peer: int, items: list[Any]) -> None:
+        """One frame's items, in order."""
+        ...
+
+    def connected(self, peer: int) -> None:
+        """Messages to the peer can be sent now."""
+        ...
+
+    def lost(self, peer: int) -> None:
+        """An established connection with the peer ended, in either direction."""
+        ...
+
+
+class FramedConnection(asyncio.Protocol):
+    """Common part of both directions: bytes in, frames up, and a bound on silence."""
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.decoder = FrameDecoder(HANDSHAKE_FRAME_BYTES)
+        self.max_frame_bytes = max_frame_bytes
+        self.last_heard_s = 0.0
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.last_heard_s = asyncio.get_running_loop().time()
+
+    def data_received(self, data: bytes) -> None:
+        self.last_heard_s = asyncio.get_running_loop().time()
+        try:
+            for body in self.decoder.feed(data):
+                if self.transport is None:
+                    return
+                self.frame_received(body)
+        except (FrameError, msgspec.DecodeError, HandshakeRefused) as error:
+            self.failed(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def abort(self) -> None:
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.abort()
+
+    def frame_received(self, body: bytes) -> None:
+        raise AssertionError("each direction says what it does with a frame")
+
+    def failed(self, error: Exception) -> None:
+        raise AssertionError("each direction says how it fails")

@@ -1,0 +1,143 @@
+"""Peers' connections to this node: who may come in, and whose newer connection ends an older one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from quorate.net.connection import HANDSHAKE_TIMEOUT_S, FramedConnection, LinkEvents
+from quorate.net.frames import KEEP_ALIVE, FrameEncoder
+from quorate.net.handshake import Handshake, Hello, Purpose, Unwelcome
+
+_log = logging.getLogger(__name__)
+
+
+class _Incoming(FramedConnection):
+    """A connection that a peer dialled, or somebody who is no peer at all."""
+
+    def __init__(self, listener: PeerListener) -> None:
+        super().__init__(listener.max_frame_bytes)
+        self.listener = listener
+        self.hello: Hello | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+        self.transfer: asyncio.StreamReader | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        self.deadline = loop.call_later(HANDSHAKE_TIMEOUT_S, self.failed, TimeoutError("no handshake in time"))
+
+    def frame_received(self, body: bytes) -> None:
+        if self.hello is None:
+            self._shake_hands(body)
+        elif not body:
+            if self.transport is not None:
+                self.transport.write(KEEP_ALIVE)
+        elif self.hello.purpose is Purpose.MESSAGES:
+            items = self.listener.decode_items(body)
+            self.listener.events.received(self.hello.node, items)
+        else:
+            self.listener.transfers.frame(self, self.hello.node, body)
+
+    def _shake_hands(self, body: bytes) -> None:
+        hello, welcome = self.listener.handshake.accept(body)
+        assert self.transport is not None and self.deadline is not None
+        self.deadline.cancel()
+        self.hello = hello
+        self.decoder.max_frame_bytes = self.max_frame_bytes
+        if hello.purpose is Purpose.MESSAGES:
+            self.listener.adopt(hello.node, self)
+        self.transport.write(FrameEncoder().encode(welcome))
+
+    def failed(self, error: Exception) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        where = transport.get_extra_info("peername")
+        if self.hello is None:
+            _log.warning("refused a peer connection from %s: %s", where, error)
+            transport.write(FrameEncoder().encode(Unwelcome(str(error))))
+            transport.close()
+            self.transport = None
+        else:
+            _log.error("cut the connection from node %d (%s): %s", self.hello.node, where, error)
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.deadline is not None:
+            self.deadline.cancel()
+        self.listener.dismiss(self)
+
+
+class TransferHandler(Protocol):
+    """Takes the frames of snapshot connections."""
+
+    def frame(self, connection: IncomingTransfer, peer: int, body: bytes) -> None: ...
+
+    def ended(self, connection: IncomingTransfer) -> None: ...
+
+
+class IncomingTransfer(Protocol):
+    """A snapshot connection as its handler sees it."""
+
+    transport: asyncio.Transport | None
+
+    def abort(self) -> None: ...
+
+
+class PeerListener:
+    """Accepts peers' connections and hands up what they send."""
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        events: LinkEvents,
+        transfers: TransferHandler,
+        decode_items: Callable[[bytes], list[Any]],
+        max_frame_bytes: int,
+    ) -> None:
+        self.handshake = handshake
+        self.events = events
+        self.transfers = transfers
+        self.decode_items = decode_items
+        self.max_frame_bytes = max_frame_bytes
+        self._current: dict[int, _Incoming] = {}
+        self._open: set[_Incoming] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Raises OSError where the address cannot be listened on."""
+        self._server = await asyncio.get_running_loop().create_server(self._accept, host, port)
+
+    def _accept(self) -> _Incoming:
+        connection = _Incoming(self)
+        self._open.add(connection)
+        return connection
+
+    def adopt(self, peer: int, connection: _Incoming) -> None:
+        """From now on `peer` speaks on this connection; what is left on an older one is void."""
+        older = self._current.get(peer)
+        self._current[peer] = connection
+        if older is not None:
+            older.abort()
+            self.events.lost(peer)
+
+    def dismiss(self, connection: _Incoming) -> None:
+        self._open.discard(connection)
+        hello = connection.hello
+        if hello is None:
+            return
+        if hello.purpose is Purpose.SNAPSHOT:
+            self.transfers.ended(connection)
+        elif self._current.get(hello.node) is connection:
+            del self._current[hello.node]
+            self.events.lost(hello.node)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._open):
+            connection.abort()

@@ -1,0 +1,23 @@
+"""Everything that a node takes from the machine it runs on, beside the event loop itself.
+
+Handing it in is what lets the same node run in production and in simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from quorate.storage.disk import Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The disk, the wall clock and the source of randomness."""
+
+    disk: Disk
+    wall_ms: Callable[[], int]
+    """Unix time in milliseconds."""
+    random: Random
+    """In production one that cannot be predicted: session passwords are drawn from it."""

@@ -1,0 +1,74 @@
+"""What nodes say to each other beside consensus, and what an entry's payload holds.
+
+A payload is the leader's time stamp and the batches that one turn of its loop gathered,
+its own and those that other nodes forwarded.  A batch carries the id under which its
+origin waits for it: (node, boot, sequence).  Position alone would not do: after a change
+of leaders another entry may stand where a node expected its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from quorate.consensus.replica import Message
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Commands of one door, in order, under the id by which their node knows them again."""
+
+    origin: int
+    boot: int
+    """Drawn at random when the process started: an earlier life of a node has no waiters."""
+    sequence: int
+    commands: list[bytes]
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The content of an entry that carries commands."""
+
+    time_ms: int
+    """Unix time by the leader's clock; stores see it clamped so that it never goes back."""
+    batches: list[Batch]
+
+
+class Forward(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """A follower asks the leader of `generation` to append a batch.  Never sent twice."""
+
+    generation: int
+    batch: Batch
+
+
+class ForwardRefused(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The batch `sequence` of `boot` was not appended.  `disk_full` tells why: else this is no leader any more."""
+
+    boot: int
+    sequence: int
+    disk_full: bool
+
+
+class Note(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """From one service's door to the same service's door on another node."""
+
+    content: bytes
+
+
+NodeMessage: TypeAlias = Forward | ForwardRefused | Note
+
+
+class PayloadCodec:
+    """Encodes and decodes payloads."""
+
+    def __init__(self) -> None:
+        self.encode = msgspec.msgpack.Encoder().encode
+        self._decoder = msgspec.msgpack.Decoder(Payload)
+
+    def decode(self, data: bytes) -> Payload:
+        """Raises msgspec.DecodeError: a committed entry that cannot be read stops the node."""
+        return self._decoder.decode(data)
+
+
+def items_decoder(message_type: Any) -> msgspec.msgpack.Decoder[list[tuple[int, Message]]]:
+    """A decoder for a frame's items, (group, message) each, where a message is the protocol's or the node's."""
+    return msgspec.msgpack.Decoder(list[tuple[int, message_type | NodeMessage]])
