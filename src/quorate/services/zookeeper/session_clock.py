@@ -1,0 +1,103 @@
+"""When sessions run out: the leader's book of deadlines, with the time passed in.
+
+Only the door beside the leader keeps one.  A deadline is local and soft: a session ends
+when an expiry command is applied from the log, never because this clock says so.  What the
+clock guarantees is the other direction: it never names a session as due before the full
+timeout has passed since its last touch, and from the moment it has named one it refuses
+further touches (`touch` is False), so that no keep-alive is confirmed for a session whose
+expiry may already be on its way (DESIGN.md section 7).
+
+A touch only writes the new deadline.  The heap holds, for each session, one valid entry with
+a deadline that was true once; an entry that comes up too early goes back with the current
+deadline.  So a touch costs one dictionary write, and a session passes through the heap
+about once per timeout, however often it is touched.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+
+class SessionClock:
+    """Deadlines of all sessions.  Times in milliseconds of one monotonic clock."""
+
+    __slots__ = ("_deadline_ms", "_heap", "_queued_ms", "_timeout_ms")
+
+    def __init__(self) -> None:
+        self._timeout_ms: dict[int, int] = {}
+        self._deadline_ms: dict[int, int] = {}
+        """Sessions that may be touched; one whose expiry was proposed is in `_timeout_ms` alone."""
+        self._heap: list[tuple[int, int]] = []
+        self._queued_ms: dict[int, int] = {}
+        """Time of each session's one valid heap entry; entries of other times are leftovers."""
+
+    def __len__(self) -> int:
+        return len(self._timeout_ms)
+
+    def start(self, sessions: Iterable[tuple[int, int]], now_ms: int, grace_ms: int) -> None:
+        """Forget everything; every (session, timeout) gets its whole timeout from now, and the grace on top.
+
+        The grace is what a former leader may have granted in keep-alives after its last
+        contact with a quorum.
+        """
+        self._timeout_ms = dict(sessions)
+        self._deadline_ms = {
+            session: now_ms + timeout_ms + grace_ms for session, timeout_ms in self._timeout_ms.items()
+        }
+        self._queued_ms = dict(self._deadline_ms)
+        self._heap = [(deadline_ms, session) for session, deadline_ms in self._deadline_ms.items()]
+        heapq.heapify(self._heap)
+
+    def add(self, session: int, timeout_ms: int, now_ms: int) -> None:
+        """A session was created, or taken over by another connection: its timeout begins now."""
+        self._timeout_ms[session] = timeout_ms
+        self._deadline_ms[session] = now_ms + timeout_ms
+        if self._queued_ms.get(session, now_ms + timeout_ms + 1) > now_ms + timeout_ms:
+            self._queue(session, now_ms + timeout_ms)
+
+    def touch(self, session: int, now_ms: int) -> bool:
+        """The session's client was heard from.  False where it is unknown or its expiry was proposed."""
+        if session not in self._deadline_ms:
+            return False
+        self._deadline_ms[session] = now_ms + self._timeout_ms[session]
+        return True
+
+    def remove(self, session: int) -> None:
+        """The session has ended; no error where it is unknown."""
+        self._timeout_ms.pop(session, None)
+        self._deadline_ms.pop(session, None)
+        self._queued_ms.pop(session, None)
+
+    def due(self, now_ms: int) -> list[int]:
+        """Sessions whose time is over, earliest first.  Each is named once and cannot be touched any more."""
+        heap = self._heap
+        named: list[int] = []
+        while heap and heap[0][0] <= now_ms:
+            at_ms, session = heapq.heappop(heap)
+            if self._queued_ms.get(session) != at_ms:
+                continue
+            deadline_ms = self._deadline_ms.get(session)
+            if deadline_ms is not None and deadline_ms > now_ms:
+                self._queue(session, deadline_ms)
+            else:
+                del self._queued_ms[session]
+                self._deadline_ms.pop(session, None)
+                named.append(session)
+        return named
+
+    def propose_again(self, session: int, at_ms: int) -> None:
+        """The proposal to expire it came to nothing, or nobody knows: name it again at `at_ms`.
+
+        It cannot be touched meanwhile: the first proposal may still be on its way.
+        """
+        if self.is_ending(session):
+            self._queue(session, at_ms)
+
+    def is_ending(self, session: int) -> bool:
+        """True from when `due` named it until it is removed or added anew."""
+        return session in self._timeout_ms and session not in self._deadline_ms
+
+    def _queue(self, session: int, at_ms: int) -> None:
+        self._queued_ms[session] = at_ms
+        heapq.heappush(self._heap, (at_ms, session))

@@ -1,0 +1,122 @@
+"""The session clock against a plain model, and the promises of its docstring one by one."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorate.services.zookeeper.session_clock import SessionClock
+
+
+def test_a_session_is_due_after_its_timeout_and_named_once() -> None:
+    clock = SessionClock()
+    clock.add(7, 1_000, now_ms=50)
+    assert clock.due(1_049) == []
+    assert clock.due(1_050) == [7]
+    assert clock.due(9_999) == []
+
+
+def test_a_touch_gives_the_whole_timeout_again() -> None:
+    clock = SessionClock()
+    clock.add(7, 1_000, now_ms=0)
+    assert clock.touch(7, 900)
+    assert clock.due(1_899) == []
+    assert clock.due(1_900) == [7]
+
+
+def test_a_session_that_was_named_cannot_be_touched() -> None:
+    clock = SessionClock()
+    clock.add(7, 1_000, now_ms=0)
+    assert clock.due(1_000) == [7]
+    assert clock.is_ending(7)
+    assert not clock.touch(7, 1_001)
+
+
+def test_unknown_and_removed_sessions_cannot_be_touched() -> None:
+    clock = SessionClock()
+    clock.add(7, 1_000, now_ms=0)
+    clock.remove(7)
+    assert not clock.touch(7, 1)
+    assert not clock.touch(8, 1)
+    assert clock.due(5_000) == []
+    assert len(clock) == 0
+
+
+def test_an_expiry_that_came_to_nothing_is_named_again_later() -> None:
+    clock = SessionClock()
+    clock.add(7, 1_000, now_ms=0)
+    assert clock.due(1_000) == [7]
+    clock.propose_again(7, 1_500)
+    assert not clock.touch(7, 1_200)
+    assert clock.due(1_499) == []
+    assert clock.due(1_500) == [7]
+
+
+def test_a_session_taken_over_before_its_expiry_was_applied_lives_on() -> None:
+    clock = SessionClock()
+    clock.add(7, 1_000, now_ms=0)
+    assert clock.due(1_000) == [7]
+    clock.add(7, 1_000, now_ms=1_100)
+    assert clock.touch(7, 1_200)
+    clock.propose_again(7, 1_300)
+    assert clock.due(2_199) == []
+    assert clock.due(2_200) == [7]
+
+
+def test_a_new_leader_gives_every_session_its_timeout_and_the_grace() -> None:
+    clock = SessionClock()
+    clock.add(1, 100, now_ms=0)
+    clock.start([(2, 1_000), (3, 500)], now_ms=10_000, grace_ms=400)
+    assert clock.due(10_899) == []
+    assert clock.due(10_900) == [3]
+    assert clock.due(11_400) == [2]
+    assert len(clock) == 2
+
+
+SESSIONS = st.integers(1, 4)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), SESSIONS, st.integers(1, 50)),
+        st.tuples(st.just("touch"), SESSIONS, st.just(0)),
+        st.tuples(st.just("remove"), SESSIONS, st.just(0)),
+        st.tuples(st.just("again"), SESSIONS, st.integers(0, 40)),
+        st.tuples(st.just("wait"), st.just(0), st.integers(0, 30)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+@settings(max_examples=300)
+def test_it_names_exactly_what_a_plain_table_of_deadlines_names(steps: list[tuple[str, int, int]]) -> None:
+    clock = SessionClock()
+    now_ms = 0
+    timeout: dict[int, int] = {}
+    deadline: dict[int, int] = {}
+    again: dict[int, int] = {}
+    for step, session, number in steps:
+        if step == "add":
+            clock.add(session, number, now_ms)
+            timeout[session], deadline[session] = number, now_ms + number
+            again.pop(session, None)
+        elif step == "touch":
+            assert clock.touch(session, now_ms) == (session in deadline)
+            if session in deadline:
+                deadline[session] = now_ms + timeout[session]
+        elif step == "remove":
+            clock.remove(session)
+            for table in (timeout, deadline, again):
+                table.pop(session, None)
+        elif step == "again":
+            if session in timeout and session not in deadline:
+                again[session] = now_ms + number
+            clock.propose_again(session, now_ms + number)
+        else:
+            now_ms += number
+            due = {key for table in (deadline, again) for key, at_ms in table.items() if at_ms <= now_ms}
+            named = clock.due(now_ms)
+            assert sorted(named) == sorted(due)
+            for key in due:
+                deadline.pop(key, None)
+                again.pop(key, None)
+        assert len(clock) == len(timeout)
