@@ -1,0 +1,285 @@
+"""`quorate up`: a whole cluster on this machine, supervised."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from quorate.cli.cluster_folder import (
+    ClusterMark,
+    locked_folder,
+    node_folder,
+    open_cluster,
+    remove_cluster,
+    write_node_config,
+)
+from quorate.cli.cluster_view import Agreement, ClusterView, view_members
+from quorate.cli.errors import EXIT_FAILURE
+from quorate.cli.ports import BasePorts, check_ports
+from quorate.cli.supervisor import NodeCommand, Supervisor
+from quorate.cli.tables import render_table
+from quorate.node.config import MAX_MEMBERS, PROTOCOLS, Address, NodeConfig, make_config
+
+DEFAULT_NODES = 3
+DEFAULT_ZOOKEEPER_PORT = 2181
+PEER_PORT_DISTANCE = 1000
+ADMIN_PORT_DISTANCE = 2000
+
+LEADER_PATIENCE_S = 30.0
+"""After this long without a leader, say where to look, and go on waiting."""
+
+STRAGGLER_PATIENCE_S = 5.0
+"""After this long a leader is enough; sooner, the table waits for every node to know it."""
+
+POLL_FAST_S = 0.1
+POLL_S = 0.5
+
+EPILOG = """\b
+Examples:
+  quorate up                              three nodes, data in ./quorate-data
+  quorate up --nodes 5 --data /srv/lab    five nodes, data elsewhere
+  quorate up --zookeeper-port 12181       beside a ZooKeeper on 2181
+  quorate up --fresh                      forget the data of earlier runs
+
+Node I, counted from 0, listens on each port + I, on 127.0.0.1 only. To spread a cluster over
+machines, run `quorate node` on each; docs/deployment.md shows it.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, MAX_MEMBERS),
+    metavar="N",
+    help=f"How many nodes.  [default: {DEFAULT_NODES}, or as the data was made]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("quorate-data"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for settings, logs and data of all nodes. It survives between runs.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    help=f"Consensus protocol.  [default: {PROTOCOLS[0]}, or as the data was made]",
+)
+@click.option(
+    "--zookeeper-port",
+    type=click.IntRange(1, 65535),
+    default=DEFAULT_ZOOKEEPER_PORT,
+    show_default=True,
+    metavar="PORT",
+    help="Port of node 0 for ZooKeeper clients.",
+)
+@click.option(
+    "--peer-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help=f"Port of node 0 for the other nodes.  [default: --zookeeper-port + {PEER_PORT_DISTANCE}]",
+)
+@click.option(
+    "--admin-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help=f"Port of node 0 for status and metrics.  [default: --zookeeper-port + {ADMIN_PORT_DISTANCE}]",
+)
+@click.option("--fresh", is_flag=True, help="Delete the data of earlier runs and begin anew.")
+@click.option("--no-restart", is_flag=True, help="Leave a node that ended as it is.")
+def up(
+    nodes: int | None,
+    data: Path,
+    protocol: str | None,
+    zookeeper_port: int,
+    peer_port: int | None,
+    admin_port: int | None,
+    fresh: bool,
+    no_restart: bool,
+) -> None:
+    """Run a durable cluster on this machine until Ctrl-C."""
+    ports = BasePorts(
+        zookeeper_port,
+        peer_port if peer_port is not None else zookeeper_port + PEER_PORT_DISTANCE,
+        admin_port if admin_port is not None else zookeeper_port + ADMIN_PORT_DISTANCE,
+    )
+    with locked_folder(data):
+        if fresh:
+            # First, because nodes that still run on these ports would lose their data under their feet.
+            check_ports(ports, nodes or DEFAULT_NODES)
+            remove_cluster(data)
+        mark = open_cluster(data, nodes, protocol, default_nodes=DEFAULT_NODES)
+        check_ports(ports, mark.nodes)
+        configs = [node_config(data, mark, ports, node) for node in range(mark.nodes)]
+        commands = [_command(data, config) for config in configs]
+        clean = asyncio.run(_run(data, mark, configs, commands, restart=not no_restart))
+    if not clean:
+        sys.exit(EXIT_FAILURE)
+
+
+def node_config(data: Path, mark: ClusterMark, ports: BasePorts, node: int) -> NodeConfig:
+    """The settings of one node of the cluster."""
+    return make_config(
+        {
+            "cluster": mark.cluster,
+            "node": node,
+            "data": str((node_folder(data, node) / "data").absolute()),
+            "protocol": mark.protocol,
+            "members": {str(member): str(ports.addresses(member)["peer"]) for member in range(mark.nodes)},
+            "listen": {name: str(address) for name, address in ports.addresses(node).items()},
+        }
+    )
+
+
+def _command(data: Path, config: NodeConfig) -> NodeCommand:
+    file = write_node_config(data, config)
+    # -P: a module that lies in the current folder must not stand in for one of ours.
+    arguments = (sys.executable, "-P", "-m", "quorate", "node", "--config", str(file.absolute()))
+    return NodeCommand(config.node, arguments, file.with_name("node.log"))
+
+
+async def _run(
+    data: Path, mark: ClusterMark, configs: Sequence[NodeConfig], commands: Sequence[NodeCommand], *, restart: bool
+) -> bool:
+    """Start, introduce and supervise the nodes; True where they were asked to stop and all did."""
+    supervisor = Supervisor(commands, restart, click.echo)
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        click.echo(f"\n{number.name}: stopping all nodes (once more to kill them) ...")
+        supervisor.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
+    click.echo(f"Starting {mark.nodes} nodes of cluster {mark.cluster} ({mark.protocol}), data in {data} ...")
+    introduction = asyncio.create_task(_introduce(data, mark, configs, supervisor))
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait({introduction, running}, return_when=asyncio.FIRST_COMPLETED)
+    if introduction.done():
+        introduction.result()  # It never ends by itself: this raises what broke it.
+    introduction.cancel()
+    clean = await running
+    if clean:
+        click.echo("All nodes are stopped.")
+    else:
+        click.echo(f"The cluster is down. The nodes' own words are in {data}/node-*/node.log", err=True)
+    return clean
+
+
+async def _introduce(data: Path, mark: ClusterMark, configs: Sequence[NodeConfig], supervisor: Supervisor) -> None:
+    """Wait for the first leader, print what there is, then report each later change of leader."""
+    loop = asyncio.get_running_loop()
+    admins = {config.node: config.listen.admin for config in configs}
+    started_s = loop.time()
+    told_where_to_look = False
+    view = await view_members(admins, mark.cluster)
+    while not (loop.time() - started_s > STRAGGLER_PATIENCE_S and _led(view)) and not _complete(view):
+        if not told_where_to_look and loop.time() - started_s > LEADER_PATIENCE_S:
+            click.echo(f"No leader after {LEADER_PATIENCE_S:g} s, still waiting. Look into {data}/node-*/node.log")
+            told_where_to_look = True
+        await asyncio.sleep(POLL_FAST_S)
+        view = await view_members(admins, mark.cluster)
+    known = view.agreement()
+    assert known is not None
+    click.echo(f"Node {known.leader} leads after {loop.time() - started_s:.1f} s.\n")
+    click.echo(introduction(data, configs, view, known, supervisor))
+    while True:
+        await asyncio.sleep(POLL_S)
+        agreement = (await view_members(admins, mark.cluster)).agreement()
+        if agreement is None:
+            if known is not None:
+                click.echo("no leader is followed by a majority of the nodes")
+        elif known is None or (agreement.leader, agreement.generation) != (known.leader, known.generation):
+            click.echo(f"node {agreement.leader} leads now (term {agreement.generation})")
+        known = agreement
+
+
+def _led(view: ClusterView) -> bool:
+    agreement = view.agreement()
+    return agreement is not None and agreement.ready
+
+
+def _complete(view: ClusterView) -> bool:
+    """Led, and every node knows by whom."""
+    agreement = view.agreement()
+    statuses = view.statuses()
+    return (
+        agreement is not None
+        and agreement.ready
+        and len(statuses) == len(view.nodes)
+        and all(status.leader == agreement.leader for status in statuses)
+    )
+
+
+def introduction(
+    data: Path, configs: Sequence[NodeConfig], view: ClusterView, agreement: Agreement, supervisor: Supervisor
+) -> str:
+    """The table of nodes and what to try next."""
+    roles: Mapping[int, str] = {status.node: status.role for status in view.statuses()}
+    rows = []
+    for config in configs:
+        process_id = supervisor.process_id(config.node)
+        rows.append(
+            [
+                str(config.node),
+                roles.get(config.node, "starting"),
+                str(process_id) if process_id is not None else "-",
+                str(config.listen.zookeeper),
+                str(config.listen.admin),
+                str(node_folder(data, config.node)),
+            ]
+        )
+    table = render_table(["node", "role", "process", "zookeeper", "admin", "data"], rows)
+    leader_process = supervisor.process_id(agreement.leader)
+    return f"{table}\n\n{what_to_try(configs, leader_process, data)}"
+
+
+def what_to_try(configs: Sequence[NodeConfig], leader_process: int | None, data: Path) -> str:
+    """Commands and a client program that work as they stand."""
+    clients = [config.listen.zookeeper for config in configs]
+    status = f"{this_command()} status{_endpoint_option(configs[0].listen.admin)}"
+    return f"""\
+Try, in another terminal:
+
+  {status}
+  zkCli.sh -server {clients[0]}        (or any other client of ZooKeeper)
+
+or in Python, with `pip install kazoo`:
+
+  from kazoo.client import KazooClient
+  client = KazooClient(hosts="{",".join(str(address) for address in clients)}")
+  client.start()
+  with client.Lock("/printer", "me"):
+      print("the lock is mine")
+
+then kill the leader and see the lock survive:
+
+  kill -9 {leader_process}
+
+Ctrl-C stops all nodes; the data stays in {data} (--fresh deletes it).
+"""
+
+
+def this_command() -> str:
+    """How to call this program from the same shell again."""
+    here = Path(sys.argv[0])
+    if here.name != "quorate":
+        return f"{sys.executable} -m quorate"
+    on_path = shutil.which("quorate")
+    if on_path is not None and os.path.samefile(on_path, here):
+        return "quorate"
+    return str(here)
+
+
+def _endpoint_option(admin: Address) -> str:
+    if admin.port == DEFAULT_ZOOKEEPER_PORT + ADMIN_PORT_DISTANCE:
+        return ""
+    return f" --endpoint {admin}"
