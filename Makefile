@@ -1,0 +1,75 @@
+# Everything that a newcomer needs:  make run  and  make test.
+#
+# Both make a virtual environment in .venv on their first run; stamp files in it make later
+# runs start at once.  Another interpreter: make run PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# The first interpreter that is new enough; the plain name where there is none, for the message.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && exit; \
+	done; echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help
+help:
+	@echo "make run     start a cluster of three nodes on this machine  (ARGS='--nodes 5' passes options to quorate up)"
+	@echo "make test    lint, types and all tests                       (ARGS='-k lock' passes options to pytest)"
+	@echo "make lint    ruff and mypy only"
+	@echo "make format  let ruff rewrite the code"
+	@echo "make bench   compare with ZooKeeper and measure memory; needs scripts/install-peers.sh"
+	@echo "make clean   remove the virtual environment and caches; data of clusters stays"
+
+.PHONY: run
+run: $(VENV)/.stamp-run
+	@exec $(BIN)/quorate up $(ARGS)
+
+.PHONY: test
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(VENV)/.stamp-dev
+	$(BIN)/python bench/zookeeper.py $(ARGS)
+	$(BIN)/python bench/memory.py
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+$(VENV)/.stamp-venv:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Quorate needs Python 3.11 or newer; '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1 || true)." >&2; \
+		echo "Name another one:  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { \
+		rm -rf $(VENV); \
+		echo "'$(PYTHON)' cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; }
+	@touch $@
+
+# The package is installed in place, so only a change of its metadata asks for a new install.
+$(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml
+	@echo "Installing Quorate and what it needs into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+	@echo "Installing Quorate and its development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/.stamp-run $@
