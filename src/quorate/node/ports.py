@@ -1,10 +1,11 @@
-"""What a group needs from the node around it, and the node from a group: their seam."""
+"""What a group needs from the node around it: their seam."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from quorate.consensus.replica import Event, Message, NodeId, SendSnapshot
+from quorate.consensus.replica import Effects, Event, Message, NodeId
 
 
 class GroupHost(Protocol):
@@ -16,24 +17,26 @@ class GroupHost(Protocol):
 
     def wall_ms(self) -> int: ...
 
-    def step(self, group_id: int, event: Event) -> None:
-        """Feed an event to the group's replica and see to its effects."""
+    def step(self, group_id: int, event: Event) -> Effects:
+        """Feed an event to the group's replica; its effects are seen to, and returned to be looked at."""
         ...
 
     def schedule(self) -> None:
-        """See to it that a flush follows in this turn of the loop."""
+        """See to it that a flush follows in this turn of the loop or the next."""
+        ...
+
+    def when_durable(self, done: Callable[[], None]) -> None:
+        """Call `done` once every record that was asked for before this call is durable."""
         ...
 
     def send(self, group_id: int, to: NodeId, message: Message) -> bool:
         """Send with the next flush.  False where the peer is not connected: nothing will be sent."""
         ...
 
-    def send_snapshot(self, group_id: int, wanted: SendSnapshot) -> None:
-        """Start to send the group's newest snapshot; the replica hears of the end by `SnapshotSent`."""
-        ...
-
     def install_snapshot(self, group_id: int, position: int) -> None:
         """Load the group's snapshot of `position` into its store, then call `Group.installed`."""
         ...
 
-    def disk_full(self) -> bool: ...
+    def disk_full(self) -> bool:
+        """True while the log has no room for entries."""
+        ...

@@ -1,0 +1,208 @@
+"""Snapshots on a connection of their own, in chunks, so that messages never wait behind them.
+
+    sender                                receiver
+    Hello(purpose=snapshot)      ->
+                                 <-       Welcome
+    Offer(group, position, ...)  ->
+    Chunk, Chunk, ...            ->       written as they come
+                                 <-       Taken(problem=None) once verified and durable
+
+The sender's socket buffer bounds what is under way; the receiver checks every checksum
+again before it believes the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+
+from quorate.net.frames import HEADER_BYTES, FrameEncoder, FrameError
+from quorate.net.handshake import Handshake, Purpose
+from quorate.net.listener import IncomingTransfer
+from quorate.storage.snapshots import CorruptSnapshot, Receiver, SnapshotInfo, Snapshots
+
+_log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 256 << 10
+ANSWER_TIMEOUT_S = 120.0
+MAX_ANSWER_BYTES = 4096
+
+
+class Offer(msgspec.Struct, frozen=True, tag="offer"):
+    """What follows: a snapshot file of `size_bytes`, by the leader of `generation`."""
+
+    group: int
+    generation: int
+    position: int
+    position_generation: int
+    size_bytes: int
+    service: str
+
+
+class Chunk(msgspec.Struct, frozen=True, tag="chunk", gc=False):
+    """The next bytes of the file."""
+
+    offset: int
+    data: bytes
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
+    """The receiver has it whole, or what went wrong."""
+
+    problem: str | None
+
+
+_Incoming: TypeAlias = Offer | Chunk
+
+
+class TransferFailed(Exception):
+    """A snapshot did not arrive; the protocol will ask for it again."""
+
+
+async def send_snapshot(
+    handshake: Handshake,
+    address: tuple[str, int],
+    peer: int,
+    snapshots: Snapshots,
+    info: SnapshotInfo,
+    group: int,
+    generation: int,
+) -> None:
+    """Send one snapshot file and wait until the peer has it durably.  Raises TransferFailed."""
+    try:
+        reader, writer = await asyncio.open_connection(*address)
+    except OSError as error:
+        raise TransferFailed(f"node {peer} cannot be reached: {error}") from None
+    encoder = FrameEncoder()
+    try:
+        writer.write(encoder.encode(handshake.hello(peer, Purpose.SNAPSHOT)))
+        handshake.conclude(peer, await _read_frame(reader))
+        writer.write(
+            encoder.encode(
+                Offer(group, generation, info.position, info.generation, info.size_bytes, info.service),
+            )
+        )
+        offset = 0
+        while offset < info.size_bytes:
+            data = snapshots.read_chunk(info, offset, CHUNK_BYTES)
+            if not data:
+                raise TransferFailed(f"{info.path} ended at {offset} of {info.size_bytes} bytes")
+            writer.write(encoder.encode(Chunk(offset, data)))
+            offset += len(data)
+            await writer.drain()
+            # Between two chunks the rest of the node has its turn.
+            await asyncio.sleep(0)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            answer = msgspec.msgpack.decode(await _read_frame(reader), type=Taken)
+    except (OSError, EOFError, TimeoutError, msgspec.DecodeError, FrameError) as error:
+        raise TransferFailed(f"node {peer}: {error or type(error).__name__}") from None
+    finally:
+        writer.close()
+    if answer.problem is not None:
+        raise TransferFailed(f"node {peer}: {answer.problem}")
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> bytes:
+    """The next frame that is not a keep-alive."""
+    while True:
+        length = int.from_bytes(await reader.readexactly(HEADER_BYTES), "big")
+        if length > MAX_ANSWER_BYTES:
+            raise FrameError(f"an answer of {length} bytes was announced, at most {MAX_ANSWER_BYTES} are expected")
+        if length:
+            return await reader.readexactly(length)
+
+
+class _Reception:
+    """One snapshot that is coming in."""
+
+    def __init__(self, offer: Offer, receiver: Receiver) -> None:
+        self.offer = offer
+        self.receiver = receiver
+        self.received_bytes = 0
+        self.finishing: asyncio.Task[None] | None = None
+
+
+class TransferReceiver:
+    """Takes snapshot connections' frames; `arrived(peer, offer)` is awaited when one is whole and durable."""
+
+    def __init__(
+        self, snapshots: Snapshots, services: dict[int, str], arrived: Callable[[int, Offer], Awaitable[None]]
+    ) -> None:
+        self._snapshots = snapshots
+        self._services = services
+        self._arrived = arrived
+        self._decoder = msgspec.msgpack.Decoder(_Incoming)
+        self._receptions: dict[IncomingTransfer, _Reception] = {}
+
+    def frame(self, connection: IncomingTransfer, peer: int, body: bytes) -> None:
+        """Raises FrameError or msgspec.DecodeError for nonsense; the connection is cut then."""
+        message: Offer | Chunk = self._decoder.decode(body)
+        reception = self._receptions.get(connection)
+        if isinstance(message, Offer):
+            if reception is not None:
+                raise FrameError("a second snapshot was offered on one connection")
+            self._begin(connection, peer, message)
+        elif reception is None:
+            raise FrameError("a chunk came before the offer of its snapshot")
+        else:
+            self._take_chunk(connection, peer, reception, message)
+
+    def ended(self, connection: IncomingTransfer) -> None:
+        reception = self._receptions.pop(connection, None)
+        if reception is not None and reception.finishing is None:
+            _log.warning("a snapshot of group %d was cut off on its way", reception.offer.group)
+            reception.receiver.abandon()
+
+    def _begin(self, connection: IncomingTransfer, peer: int, offer: Offer) -> None:
+        expected = self._services.get(offer.group)
+        if expected != offer.service:
+            self._answer(connection, f"group {offer.group} is {expected!r} here, not {offer.service!r}")
+            return
+        _log.info(
+            "node %d sends a snapshot of group %d at position %d, %d bytes",
+            peer,
+            offer.group,
+            offer.position,
+            offer.size_bytes,
+        )
+        try:
+            receiver = self._snapshots.receive(
+                offer.group, offer.position, offer.position_generation, offer.size_bytes, offer.service
+            )
+        except OSError as error:
+            self._answer(connection, f"cannot store it: {error}")
+            return
+        self._receptions[connection] = _Reception(offer, receiver)
+
+    def _take_chunk(self, connection: IncomingTransfer, peer: int, reception: _Reception, chunk: Chunk) -> None:
+        if reception.finishing is not None or chunk.offset != reception.received_bytes:
+            raise FrameError(f"a chunk at {chunk.offset} where {reception.received_bytes} was next")
+        try:
+            reception.receiver.write(chunk.offset, chunk.data)
+        except OSError as error:
+            self._receptions.pop(connection).receiver.abandon()
+            self._answer(connection, f"cannot store it: {error}")
+            return
+        reception.received_bytes += len(chunk.data)
+        if reception.received_bytes >= reception.offer.size_bytes:
+            loop = asyncio.get_running_loop()
+            reception.finishing = loop.create_task(self._finish(connection, peer, reception), name="snapshot-arrives")
+
+    async def _finish(self, connection: IncomingTransfer, peer: int, reception: _Reception) -> None:
+        try:
+            await reception.receiver.finish()
+        except (OSError, CorruptSnapshot) as error:
+            _log.error("a snapshot from node %d was not accepted: %s", peer, error)
+            self._answer(connection, f"not accepted: {error}")
+            return
+        await self._arrived(peer, reception.offer)
+        self._answer(connection, None)
+
+    def _answer(self, connection: IncomingTransfer, problem: str | None) -> None:
+        transport = connection.transport
+        if transport is not None:
+            transport.write(FrameEncoder().encode(Taken(problem)))

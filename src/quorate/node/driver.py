@@ -1,0 +1,256 @@
+"""The one loop that persists, then sends, then applies, for all groups of a node.
+
+Everything that happens in one turn of the event loop is one flush: the records of all
+groups go into the log as one block with one sync, each peer gets one frame.  While a sync
+is under way arriving commands gather for the next flush: group commit falls out by itself.
+
+    step      replica.step(event)      effects are gathered, nothing leaves
+    flush     log.write                one block
+              links.flush              messages that need not wait: the leader's peers sync while it does
+              log.sync                 inline on a fast disk, aside on a slow one (storage.sync_policy)
+              Persisted                what waited for the disk may be sent: acks and votes
+              apply                    committed entries, results to the doors
+              links.flush
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from quorate.consensus.replica import Effects, Event, Message, NodeId, Persisted, Send, SendSnapshot, Tick
+from quorate.net.links import Links
+from quorate.node.group import ReplicatedGroup
+from quorate.storage.disk import DiskFull
+from quorate.storage.log import Log
+from quorate.storage.sync_policy import SyncPolicy
+
+_log = logging.getLogger(__name__)
+
+FULL_RETRY_S = 1.0
+LATE_TICK_MS = 50
+"""A tick that comes this late lets the sockets speak first: the leader's messages may be in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What becomes true together when one sync has returned."""
+
+    tickets: dict[int, int]
+    """Per group, the newest ticket in the block."""
+    messages: list[tuple[int, Send]]
+    """(group, message) that must not leave earlier."""
+    when_durable: list[Callable[[], None]]
+
+
+class Driver:
+    """Carries out effects.  A failure of the disk, or a bug, ends the node through `on_failure`."""
+
+    def __init__(
+        self,
+        log: Log,
+        links: Links,
+        policy: SyncPolicy,
+        send_snapshot: Callable[[int, SendSnapshot], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._log = log
+        self._links = links
+        self._policy = policy
+        self._send_snapshot = send_snapshot
+        self._on_failure = on_failure
+        self._groups: Mapping[int, ReplicatedGroup] = {}
+        self._dirty = False
+        self._scheduled = False
+        self._syncing: asyncio.Task[None] | None = None
+        self._failed = False
+        self._tickets: dict[int, int] = {}
+        """Per group, the newest ticket since the last write of the log."""
+        self._waiting: list[tuple[int, Send]] = []
+        """(group, message) gathered since the last write that must not leave before the next sync."""
+        self._when_durable: list[Callable[[], None]] = []
+        self._full_handle: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+
+    def start(self, groups: Mapping[int, ReplicatedGroup]) -> None:
+        self._groups = groups
+        self.schedule()
+
+    async def stop(self) -> None:
+        """Carry nothing out any more; wait for a sync that is under way."""
+        self._failed = True
+        for handle in (self._timer, self._full_handle):
+            if handle is not None:
+                handle.cancel()
+        if self._syncing is not None:
+            await asyncio.wait([self._syncing])
+
+    def when_durable(self, done: Callable[[], None]) -> None:
+        """Call `done` once every record that was asked for before this call is durable."""
+        self._when_durable.append(done)
+        self.schedule()
+
+    # --- GroupHost ---------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        return int(self._loop.time() * 1000)
+
+    def step(self, group_id: int, event: Event) -> Effects:
+        """Feed an event; gather what it wants.  Nothing leaves before the flush that this schedules."""
+        group = self._groups[group_id]
+        effects = group.replica.step(event, self.now_ms())
+        if effects.records:
+            self._log.append(group_id, effects.records)
+            self._dirty = True
+            self._tickets[group_id] = effects.ticket
+        for send in effects.messages_after_persist:
+            self._waiting.append((group_id, send))
+        links = self._links.by_peer
+        for send in effects.messages:
+            links[send.to].queue((group_id, send.message))
+        for wanted in effects.snapshots:
+            self._send_snapshot(group_id, wanted)
+        group.take(effects)
+        if not self._scheduled:
+            self.schedule()
+        return effects
+
+    def send(self, group_id: int, to: NodeId, message: Message) -> bool:
+        link = self._links.by_peer[to]
+        if not link.connected:
+            return False
+        link.queue((group_id, message))
+        return True
+
+    def schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def disk_full(self) -> bool:
+        return self._log.full
+
+    # --- the cycle ---------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._failed:
+            return
+        try:
+            # Commands that come while a sync is under way wait for the next block.
+            if self._syncing is None:
+                for group in self._groups.values():
+                    group.flush()
+            self._cycle()
+        except Exception as error:
+            self._fail(error)
+
+    def _cycle(self) -> None:
+        if self._syncing is None and (not self._dirty or self._write()):
+            block = _Block(self._tickets, self._waiting, self._when_durable)
+            self._tickets, self._waiting, self._when_durable = {}, [], []
+            if self._dirty:
+                self._dirty = False
+                self._links.flush()
+                if self._policy.aside:
+                    self._syncing = self._loop.create_task(self._sync_aside(block), name="log-sync")
+                    self._syncing.add_done_callback(self._sync_ended)
+                else:
+                    began_s = self._loop.time()
+                    self._log.sync()
+                    self._policy.observe((self._loop.time() - began_s) * 1000)
+                    self._persisted(block)
+            else:
+                # Everything that these messages rest on is durable already.
+                self._persisted(block)
+        self._apply()
+        self._links.flush()
+        self._arm_timer()
+
+    def _write(self) -> bool:
+        """Write the block.  False where the disk has no room even for it: what rests on it waits, and is tried again."""
+        try:
+            self._log.write()
+        except DiskFull as error:
+            if self._full_handle is None:
+                _log.error("the disk is full, nothing can be made durable until there is room: %s", error)
+                self._full_handle = self._loop.call_later(FULL_RETRY_S, self._retry_write)
+            return False
+        return True
+
+    def _retry_write(self) -> None:
+        self._full_handle = None
+        self.schedule()
+
+    async def _sync_aside(self, block: _Block) -> None:
+        began_s = self._loop.time()
+        await self._log.sync_aside()
+        self._policy.observe((self._loop.time() - began_s) * 1000)
+        if not self._failed:
+            self._persisted(block)
+
+    def _sync_ended(self, task: asyncio.Task[None]) -> None:
+        self._syncing = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
+        else:
+            self.schedule()
+
+    def _persisted(self, block: _Block) -> None:
+        """The block is durable: what waited for it may leave, and the replicas count it."""
+        links = self._links.by_peer
+        for group_id, send in block.messages:
+            links[send.to].queue((group_id, send.message))
+        for group_id, ticket in block.tickets.items():
+            self.step(group_id, Persisted(ticket))
+        for done in block.when_durable:
+            done()
+
+    def _apply(self) -> None:
+        more = False
+        for group in self._groups.values():
+            more |= group.apply()
+        if more:
+            self.schedule()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed:
+            self._failed = True
+            self._on_failure(error)
+
+    # --- time --------------------------------------------------------------------------------
+
+    def _arm_timer(self) -> None:
+        """Have a tick at the earliest deadline.  A deadline that moved away is found out when the old one comes."""
+        deadline_ms = min(group.replica.deadline_ms() for group in self._groups.values())
+        if self._timer is not None:
+            if self._timer_ms <= deadline_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = deadline_ms
+        self._timer = self._loop.call_at(deadline_ms / 1000, self._timer_rang)
+
+    def _timer_rang(self) -> None:
+        self._timer = None
+        if self.now_ms() - self._timer_ms > LATE_TICK_MS:
+            # The loop stood still.  One more turn reads what came in meanwhile.
+            self._loop.call_soon(self._loop.call_soon, self._tick)
+        else:
+            self._tick()
+
+    def _tick(self) -> None:
+        if self._failed:
+            return
+        try:
+            now_ms = self.now_ms()
+            for group_id, group in self._groups.items():
+                if group.replica.deadline_ms() <= now_ms:
+                    self.step(group_id, Tick())
+            self._arm_timer()
+        except Exception as error:
+            self._fail(error)

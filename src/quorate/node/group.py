@@ -1,0 +1,255 @@
+"""A group on one node: a replica's committed entries meet a service's store and door."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from quorate.consensus.records import Entry
+from quorate.consensus.replica import (
+    Effects,
+    Leadership,
+    Message,
+    NodeId,
+    RandomSource,
+    ReadBarrier,
+    Replica,
+    Role,
+)
+from quorate.node.ports import GroupHost
+from quorate.node.proposals import Proposals, WaiterEvents
+from quorate.node.wire import Forward, ForwardRefused, Note, PayloadCodec
+from quorate.services.interface import Door, Refused, Store, Waiter
+
+_log = logging.getLogger(__name__)
+
+APPLY_BUDGET_MS = 10
+"""A group that catches up applies for this long, then lets the loop turn."""
+
+
+class ReplicatedGroup:
+    """One group's replica, store and door.  To the door it is `services.interface.Group`."""
+
+    def __init__(
+        self,
+        group_id: int,
+        service_name: str,
+        node_id: NodeId,
+        boot: int,
+        host: GroupHost,
+        replica: Replica,
+        store: Store,
+        random: RandomSource,
+        hold_ms: int,
+        max_uncommitted_bytes: int,
+    ) -> None:
+        self.group_id = group_id
+        self.service_name = service_name
+        self.node_id = node_id
+        self.random = random
+        self.replica = replica
+        self.store = store
+        self.leadership = Leadership(Role.FOLLOWER, None, 0)
+        self.applied_position = 0
+        self.applied_generation = 0
+        self.bytes_since_snapshot = 0
+        """Bytes of entries applied since the last snapshot began."""
+        self.snapshot_position = 0
+        self.snapshot_bytes = 0
+        self.time_ms = 0
+        """The highest time stamp applied: what stores see never goes back."""
+        self._host = host
+        self._max_uncommitted_bytes = max_uncommitted_bytes
+        self._codec = PayloadCodec()
+        self._proposals = Proposals(group_id, node_id, boot, host, hold_ms)
+        self._to_apply: deque[Entry] = deque()
+        self._installing = False
+        self._door: Door | None = None
+        self._next_barrier_id = 1
+        self._new_barriers: list[Callable[[bool], None]] = []
+        self._asked_barriers: dict[int, list[Callable[[bool], None]]] = {}
+        self._passed_barriers: list[tuple[int, list[Callable[[bool], None]]]] = []
+
+    @property
+    def door(self) -> Door:
+        assert self._door is not None, "the door is attached before the node starts"
+        return self._door
+
+    def attach(self, door: Door) -> None:
+        self._door = door
+        self._proposals.attach(WaiterEvents(door.refused, door.lost, door.relieved))
+
+    # --- services.interface.Group ------------------------------------------------------------
+
+    def submit(self, commands: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
+        self._proposals.submit(commands, waiters)
+
+    def barrier(self, done: Callable[[bool], None]) -> None:
+        self._new_barriers.append(done)
+        self._host.schedule()
+
+    def congested(self) -> bool:
+        return self._proposals.congested()
+
+    def tell(self, node: NodeId, note: bytes) -> None:
+        if self._host.send(self.group_id, node, Note(note)):
+            self._host.schedule()
+
+    def quorum_contact_ms(self) -> int | None:
+        return self.replica.quorum_contact_ms()
+
+    def now_ms(self) -> int:
+        return self._host.now_ms()
+
+    def wall_ms(self) -> int:
+        return self._host.wall_ms()
+
+    def describe(self) -> dict[str, Any]:
+        """This group's part of the node's status."""
+        status = self.replica.status()
+        return {
+            "group": self.group_id,
+            "service": self.service_name,
+            "role": status.role.value,
+            "leader": status.leader,
+            "generation": status.generation,
+            "ready": status.ready,
+            "words": status.words,
+            "voters": list(status.voters),
+            "commit_position": status.commit_position,
+            "applied_position": self.applied_position,
+            "last_position": status.last_position,
+            "peer_positions": {str(peer): position for peer, position in status.peer_positions.items()},
+            "snapshot_position": self.snapshot_position,
+            "snapshot_bytes": self.snapshot_bytes,
+            "store": self.store.summary(),
+            "door": self.door.summary(),
+        }
+
+    # --- from the driver ---------------------------------------------------------------------
+
+    def receive(self, sender: NodeId, message: Message) -> None:
+        """A message of the node's own kind; the replica's go to the replica."""
+        if isinstance(message, Forward):
+            self._proposals.take_forward(sender, message, self.leadership)
+        elif isinstance(message, ForwardRefused):
+            self._proposals.forward_refused(message)
+        elif isinstance(message, Note):
+            try:
+                self.door.told(sender, message.content)
+            except ValueError as error:
+                _log.error("group %d: a note from node %d cannot be read: %s", self.group_id, sender, error)
+        else:
+            raise AssertionError(f"not a message for a group: {message!r}")
+
+    def flush(self) -> None:
+        """Hand what the door asked for since the last flush to the replica or the leader."""
+        self._proposals.flush(self.leadership, self._has_uncommitted_room)
+        if self._new_barriers:
+            callbacks, self._new_barriers = self._new_barriers, []
+            barrier_id = self._next_barrier_id
+            self._next_barrier_id += 1
+            self._asked_barriers[barrier_id] = callbacks
+            self._host.step(self.group_id, ReadBarrier(barrier_id))
+
+    def take(self, effects: Effects) -> None:
+        """The part of a step's effects that is this group's: what to install and apply, and who leads."""
+        if effects.install is not None:
+            self._installing = True
+            self._to_apply.clear()
+            self._host.install_snapshot(self.group_id, effects.install.position)
+        if effects.committed:
+            self._to_apply.extend(effects.committed)
+        for passed in effects.barriers_passed:
+            callbacks = self._asked_barriers.pop(passed.barrier_id)
+            self._passed_barriers.append((passed.position, callbacks))
+        for barrier_id in effects.barriers_failed:
+            for done in self._asked_barriers.pop(barrier_id):
+                done(False)
+        if effects.leadership is not None:
+            self._lead(effects.leadership)
+
+    def apply(self) -> bool:
+        """Apply committed entries for at most APPLY_BUDGET_MS.  True where some are left."""
+        if self._to_apply and not self._installing:
+            deadline_ms = self._host.now_ms() + APPLY_BUDGET_MS
+            while self._to_apply:
+                self._apply_entry(self._to_apply.popleft())
+                if self._host.now_ms() > deadline_ms:
+                    break
+        if self._passed_barriers and not self._installing:
+            self._release_barriers()
+        return bool(self._to_apply) and not self._installing
+
+    def restored(self, position: int, generation: int, time_ms: int, snapshot_bytes: int) -> None:
+        """The store holds the snapshot of `position`: at start, or after `GroupHost.install_snapshot`."""
+        self.applied_position = position
+        self.applied_generation = generation
+        self.bytes_since_snapshot = 0
+        self.snapshot_position = position
+        self.snapshot_bytes = snapshot_bytes
+        self.time_ms = time_ms
+        if self._installing:
+            self._installing = False
+            # Entries that the snapshot stands for may have held our batches: their results are gone.
+            self._proposals.lose_outstanding()
+            self.door.restored()
+            self._host.schedule()
+
+    def snapshot_taken(self, position: int, size_bytes: int) -> None:
+        self.snapshot_position = position
+        self.snapshot_bytes = size_bytes
+
+    def peer_lost(self, peer: NodeId) -> None:
+        self._proposals.peer_lost(peer, self.leadership)
+
+    def tick(self, now_ms: int) -> None:
+        self._proposals.tick(now_ms)
+        self.door.tick(now_ms)
+
+    def stop(self) -> None:
+        """The node is stopping: nothing new is taken, nothing under way will be answered."""
+        self._proposals.refuse_pending(Refused.STOPPING)
+        self._proposals.lose_outstanding()
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _has_uncommitted_room(self) -> bool:
+        return self.replica.uncommitted_bytes() < self._max_uncommitted_bytes
+
+    def _lead(self, leadership: Leadership) -> None:
+        before, self.leadership = self.leadership, leadership
+        if (before.leader, before.generation) != (leadership.leader, leadership.generation):
+            _log.info(
+                "group %d (%s): generation %d, leader %s, this node is %s",
+                self.group_id,
+                self.service_name,
+                leadership.generation,
+                "none" if leadership.leader is None else leadership.leader,
+                leadership.role.value,
+            )
+            self._proposals.leadership_changed(leadership, self._host.now_ms())
+        self.door.leadership_changed(leadership)
+
+    def _apply_entry(self, entry: Entry) -> None:
+        assert entry.position == self.applied_position + 1, (entry.position, self.applied_position)
+        if entry.payload:
+            payload = self._codec.decode(entry.payload)
+            self.time_ms = max(self.time_ms, payload.time_ms)
+            for batch in payload.batches:
+                results = self.store.apply(batch.commands, self.time_ms)
+                self.door.applied(results, self._proposals.take_waiters(batch))
+            self.bytes_since_snapshot += len(entry.payload)
+        self.applied_position = entry.position
+        self.applied_generation = entry.generation
+
+    def _release_barriers(self) -> None:
+        ready = [item for item in self._passed_barriers if item[0] <= self.applied_position]
+        if not ready:
+            return
+        self._passed_barriers = [item for item in self._passed_barriers if item[0] > self.applied_position]
+        for _, callbacks in ready:
+            for done in callbacks:
+                done(True)

@@ -1,0 +1,35 @@
+"""How long the event loop stands still: nothing else says as plainly that a node cannot keep its promises."""
+
+from __future__ import annotations
+
+import asyncio
+
+INTERVAL_S = 0.005
+
+
+class LoopWatch:
+    """Measures how much later than asked a short timer comes."""
+
+    def __init__(self) -> None:
+        self.longest_stop_ms = 0.0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._arm()
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def reset(self) -> None:
+        self.longest_stop_ms = 0.0
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + INTERVAL_S
+        self._handle = loop.call_at(due_s, self._rang, due_s)
+
+    def _rang(self, due_s: float) -> None:
+        late_ms = (asyncio.get_running_loop().time() - due_s) * 1000
+        self.longest_stop_ms = max(self.longest_stop_ms, late_ms)
+        self._arm()

@@ -1,0 +1,372 @@
+"""One node: its parts, put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quorate import __version__
+from quorate.consensus.protocols import PROTOCOLS
+from quorate.consensus.records import CompactedThrough, Recovered
+from quorate.consensus.replica import (
+    Message,
+    PeerLost,
+    Receive,
+    ReplicaConfig,
+    SendSnapshot,
+    SnapshotArrived,
+    SnapshotSent,
+)
+from quorate.net.handshake import Handshake, HandshakeRefused, LocalIdentity
+from quorate.net.links import Links
+from quorate.net.listener import PeerListener
+from quorate.net.transfer import Offer, TransferFailed, TransferReceiver, send_snapshot
+from quorate.node.admin import AdminListener, AdminPages
+from quorate.node.config import NodeConfig
+from quorate.node.driver import Driver
+from quorate.node.environment import Environment
+from quorate.node.group import ReplicatedGroup
+from quorate.node.loop_watch import LoopWatch
+from quorate.node.snapshotting import Snapshotter
+from quorate.node.wire import Forward, ForwardRefused, Note, items_decoder
+from quorate.services.interface import DoorConfig, Service
+from quorate.storage.identity import Identity
+from quorate.storage.log import Log
+from quorate.storage.snapshots import SnapshotInfo, Snapshots
+from quorate.storage.sync_policy import SyncPolicy
+
+_log = logging.getLogger(__name__)
+
+TICK_INTERVAL_S = 0.05
+ALLOCATE_INTERVAL_MS = 1000
+MAX_PEER_FRAME_BYTES = 256 << 20
+"""Above what one flush may hold for a peer: `limits.max_bytes_in_flight` and one entry more."""
+
+
+class DamagedData(Exception):
+    """The data folder misses something that was acknowledged; the message names file and offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostedService:
+    """A service, the id of the group that replicates it, and where its door listens."""
+
+    group_id: int
+    service: Service
+    host: str
+    port: int
+
+
+class Node:
+    """A member of a cluster.  `start`, then wait for `failed` or your own reasons, then `stop`."""
+
+    def __init__(self, config: NodeConfig, environment: Environment, services: list[HostedService]) -> None:
+        self.config = config
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._environment = environment
+        self._hosted = services
+        self._loop = asyncio.get_running_loop()
+        self._started_s = self._loop.time()
+        self._watch = LoopWatch()
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._next_allocate_ms = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving = False
+        self._dropping = False
+
+        disk = environment.disk
+        self._identity = Identity.open(disk, config.cluster, config.node, self._random_hex())
+        self._snapshots = Snapshots(disk)
+        self._log, recovery = Log.open(disk, segment_bytes=config.storage.segment_bytes)
+        if recovery.torn is not None:
+            torn = recovery.torn
+            _log.warning("cut a torn tail of %d bytes from %s at offset %d", torn.bytes_cut, torn.file, torn.offset)
+        self._recovered = recovery.groups
+        self._protocol = PROTOCOLS[config.protocol]
+        self._decoder = items_decoder(self._protocol.message_type)
+        self._addresses = {peer: (at.host, at.port) for peer, at in config.members.items() if peer != config.node}
+        local = LocalIdentity(
+            config.cluster, config.protocol, config.node, self._identity.incarnation, str(config.listen.admin)
+        )
+        self._handshake = Handshake(local, frozenset(config.members), self._admit_incarnation)
+        self._links = Links(self._addresses, self._handshake, self, MAX_PEER_FRAME_BYTES)
+        self._driver = Driver(self._log, self._links, SyncPolicy(), self._send_snapshot, self._fail)
+        self._host = _Host(self, self._driver, environment)
+        self._groups = {hosted.group_id: self._build_group(hosted) for hosted in services}
+        self._snapshotter = Snapshotter(self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes)
+        names = {hosted.group_id: hosted.service.name for hosted in services}
+        transfers = TransferReceiver(self._snapshots, names, self._snapshot_arrived)
+        self._listener = PeerListener(self._handshake, self, transfers, self._decoder.decode, MAX_PEER_FRAME_BYTES)
+        pages = AdminPages(
+            self.status, {"/snapshot": self._start_snapshots, "/reset-longest-stop": self._reset_longest_stop}
+        )
+        self._admin = AdminListener(pages)
+
+    def _random_hex(self) -> str:
+        return f"{self._environment.random.getrandbits(128):032x}"
+
+    # --- building ----------------------------------------------------------------------------
+
+    def _build_group(self, hosted: HostedService) -> ReplicatedGroup:
+        config = self.config
+        replica_config = ReplicaConfig(
+            node_id=config.node,
+            voters=tuple(sorted(config.members)),
+            election_timeout_ms=config.timing.election_timeout_ms,
+            heartbeat_interval_ms=config.timing.heartbeat_interval_ms,
+            max_bytes_in_flight=config.limits.max_bytes_in_flight,
+            max_message_bytes=config.limits.max_message_bytes,
+            max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
+            max_tail_bytes=config.limits.max_tail_bytes,
+        )
+        recovered = self._recovered.get(hosted.group_id, Recovered())
+        random = self._environment.random
+        store = hosted.service.create_store()
+        group = ReplicatedGroup(
+            hosted.group_id,
+            hosted.service.name,
+            config.node,
+            random.getrandbits(63),
+            self._host,
+            self._protocol.build(replica_config, recovered, random, self._driver.now_ms()),
+            store,
+            random,
+            config.limits.hold_ms,
+            config.limits.max_uncommitted_bytes,
+        )
+        door_config = DoorConfig(
+            host=hosted.host,
+            port=hosted.port,
+            admin=str(config.listen.admin),
+            max_frame_bytes=config.limits.max_frame_bytes,
+            max_connections=config.limits.max_connections,
+            max_requests_in_flight=config.limits.max_requests_in_flight,
+            max_unread_bytes=config.limits.max_unread_bytes,
+        )
+        group.attach(hosted.service.create_door(store, group, door_config))
+        return group
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load, join the cluster, serve.  Raises OSError (an address is taken), DamagedData, CorruptSnapshot."""
+        for group_id, group in self._groups.items():
+            compacted = self._recovered.get(group_id, Recovered()).compacted
+            if compacted.position:
+                await self._snapshotter.load(group, self._recovered_snapshot(group_id, compacted), in_turns=False)
+        self._recovered = {}
+        listen = self.config.listen
+        await self._listener.start(listen.peer.host, listen.peer.port)
+        await self._admin.start(listen.admin.host, listen.admin.port)
+        for group in self._groups.values():
+            await group.door.start()
+        self._links.start()
+        self._driver.start(self._groups)
+        self._watch.start()
+        self._serving = True
+        self._tick()
+
+    def _recovered_snapshot(self, group_id: int, compacted: CompactedThrough) -> SnapshotInfo:
+        """The snapshot that the log rests on; newer ones, which it does not know yet, are as if never taken."""
+        for info in self._snapshots.all(group_id):
+            if info.position == compacted.position:
+                return info
+        raise DamagedData(
+            f"the log of group {group_id} begins after position {compacted.position}, "
+            f"but the snapshot of that position is missing from {self._snapshots.folder}/"
+        )
+
+    async def stop(self) -> None:
+        """Leave in order: clients first, then peers, then the disk."""
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self._watch.stop()
+        await self._snapshotter.stop()
+        if self._serving:
+            for group in self._groups.values():
+                group.stop()
+                await group.door.stop()
+        await self._driver.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await self._links.stop()
+        await self._listener.stop()
+        await self._admin.stop()
+        self._log.close()
+
+    def _tick(self) -> None:
+        now_ms = self._driver.now_ms()
+        self._tick_handle = self._loop.call_later(TICK_INTERVAL_S, self._tick)
+        try:
+            for group in self._groups.values():
+                group.tick(now_ms)
+            self._snapshotter.tick(self._groups, now_ms)
+            if self._log.full and now_ms >= self._next_allocate_ms:
+                self._next_allocate_ms = now_ms + ALLOCATE_INTERVAL_MS
+                self._log.try_allocate()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    # --- LinkEvents --------------------------------------------------------------------------
+
+    def received(self, peer: int, items: list[tuple[int, Message]]) -> None:
+        try:
+            for group_id, message in items:
+                self._receive(peer, group_id, message)
+        except Exception as error:
+            self._fail(error)
+
+    def _receive(self, peer: int, group_id: int, message: Message) -> None:
+        group = self._groups.get(group_id)
+        if group is None:
+            _log.warning("node %d sent a message for group %d, which is not here", peer, group_id)
+        elif isinstance(message, Forward | ForwardRefused | Note):
+            group.receive(peer, message)
+        elif self._log.full and message.payload_bytes():
+            # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
+            if not self._dropping:
+                _log.error("the disk is full: entries from node %d are not taken until there is room", peer)
+            self._dropping = True
+        else:
+            self._dropping = False
+            self._driver.step(group_id, Receive(peer, message))
+
+    def connected(self, peer: int) -> None:
+        self._driver.schedule()
+
+    def lost(self, peer: int) -> None:
+        if not self._serving:
+            return
+        for group_id, group in self._groups.items():
+            group.peer_lost(peer)
+            self._driver.step(group_id, PeerLost(peer))
+
+    def _admit_incarnation(self, peer: int, incarnation: str) -> str | None:
+        known = self._identity.known_peer(peer)
+        if known is None:
+            self._identity.remember_peer(peer, incarnation)
+        elif known != incarnation:
+            return (
+                f"node {peer} came with another data folder (incarnation {incarnation[:8]}, known is {known[:8]}): "
+                "what it had voted is forgotten, so it must not vote under this id; give it its old folder back"
+            )
+        return None
+
+    # --- snapshots ---------------------------------------------------------------------------
+
+    def _send_snapshot(self, group_id: int, wanted: SendSnapshot) -> None:
+        self._spawn(self._sending(group_id, wanted), f"snapshot-to-{wanted.to}")
+
+    async def _sending(self, group_id: int, wanted: SendSnapshot) -> None:
+        info = self._snapshots.newest(group_id)
+        sent: int | None = None
+        try:
+            if info is None:
+                raise TransferFailed("there is no snapshot yet")
+            _log.info("sending node %d the snapshot of group %d at position %d", wanted.to, group_id, info.position)
+            await send_snapshot(
+                self._handshake,
+                self._addresses[wanted.to],
+                wanted.to,
+                self._snapshots,
+                info,
+                group_id,
+                wanted.generation,
+            )
+            sent = info.position
+        except (TransferFailed, HandshakeRefused, OSError) as error:
+            _log.warning("a snapshot did not reach node %d: %s", wanted.to, error)
+        self._driver.step(group_id, SnapshotSent(wanted.to, sent))
+
+    async def _snapshot_arrived(self, peer: int, offer: Offer) -> None:
+        self._driver.step(
+            offer.group, SnapshotArrived(peer, offer.generation, offer.position, offer.position_generation)
+        )
+
+    def install_snapshot(self, group_id: int, position: int) -> None:
+        """GroupHost's: load the snapshot once the log says that it counts."""
+        self._driver.when_durable(lambda: self._spawn(self._installing(group_id, position), "snapshot-install"))
+
+    async def _installing(self, group_id: int, position: int) -> None:
+        try:
+            group = self._groups[group_id]
+            info = self._recovered_snapshot(group_id, CompactedThrough(position, 0))
+            await self._snapshotter.load(group, info, in_turns=True)
+            self._snapshots.remove_older(group_id, position)
+            self._log.release()
+            _log.info("group %d: installed the snapshot of position %d", group_id, position)
+        except Exception as error:
+            self._fail(error)
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- admin -------------------------------------------------------------------------------
+
+    def _start_snapshots(self) -> dict[str, Any]:
+        return {"started": [group.group_id for group in self._groups.values() if self._snapshotter.start(group)]}
+
+    def _reset_longest_stop(self) -> dict[str, Any]:
+        longest_ms = self._watch.longest_stop_ms
+        self._watch.reset()
+        return {"loop_longest_stop_ms": longest_ms}
+
+    def status(self) -> dict[str, Any]:
+        """All that this node knows of itself, for people and programs (docs/operations.md)."""
+        config = self.config
+        groups = [group.describe() for group in self._groups.values()]
+        first: Mapping[str, Any] = groups[0]
+        members = []
+        for node, address in sorted(config.members.items()):
+            own = node == config.node
+            link = self._links.by_peer.get(node)
+            admin = str(config.listen.admin) if own else link.peer_admin if link is not None else ""
+            connected = own or (link is not None and link.connected)
+            members.append({"node": node, "peer": str(address), "admin": admin, "connected": connected})
+        return {
+            "version": __version__,
+            "cluster": config.cluster,
+            "node": config.node,
+            "incarnation": self._identity.incarnation,
+            "uptime_s": round(self._loop.time() - self._started_s, 3),
+            "protocol": config.protocol,
+            "role": first["role"],
+            "leader": first["leader"],
+            "generation": first["generation"],
+            "ready": first["ready"],
+            "words": first["words"],
+            "members": members,
+            "groups": groups,
+            "log_bytes": self._log.size_bytes(),
+            "log_segments": self._log.segments(),
+            "log_full": self._log.full,
+            "loop_longest_stop_ms": round(self._watch.longest_stop_ms, 3),
+            "endpoints": {
+                "peer": str(config.listen.peer),
+                "admin": str(config.listen.admin),
+                **{hosted.service.name: f"{hosted.host}:{hosted.port}" for hosted in self._hosted},
+            },
+        }
+
+
+class _Host:
+    """The node as its groups see it (`node.ports.GroupHost`)."""
+
+    def __init__(self, node: Node, driver: Driver, environment: Environment) -> None:
+        self.now_ms = driver.now_ms
+        self.wall_ms = environment.wall_ms
+        self.step = driver.step
+        self.schedule = driver.schedule
+        self.when_durable = driver.when_durable
+        self.send = driver.send
+        self.install_snapshot = node.install_snapshot
+        self.disk_full = driver.disk_full

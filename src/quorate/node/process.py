@@ -1,0 +1,127 @@
+"""A node as an operating system process: logging, the event loop, signals, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import signal
+import sys
+import time
+
+from quorate.node.config import NodeConfig
+from quorate.node.environment import Environment
+from quorate.node.node import DamagedData, HostedService, Node
+from quorate.services.zookeeper.service import ZOOKEEPER
+from quorate.storage.identity import DamagedIdentity, IdentityMismatch
+from quorate.storage.log_errors import CorruptLog, UnknownLogFormat
+from quorate.storage.real_disk import DataFolderInUse, RealDisk
+from quorate.storage.snapshots import CorruptSnapshot
+
+_log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_DAMAGED_DATA = 74
+"""The data folder is damaged (EX_IOERR): starting again will not mend it."""
+EXIT_WRONG_CONFIGURATION = 78
+"""The settings do not fit the data folder or this machine (EX_CONFIG): starting again will not help."""
+
+ZOOKEEPER_GROUP = 1
+"""Group 0 is kept for the cluster's own affairs."""
+
+
+def run_node(config: NodeConfig) -> int:
+    """Run a node until SIGTERM, SIGINT or a failure; returns an exit code.  Blocks."""
+    _set_up_logging(config.node)
+    # Each full collection of a store of a million nodes would stop the loop for a good part of a second.
+    # Nothing on the hot path makes reference cycles, so the young generations are collected and the old one is not.
+    gc.set_threshold(50_000, 20, 1_000_000)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_run(config))
+    except KeyboardInterrupt:
+        return EXIT_OK
+
+
+def _set_up_logging(node: int) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s.%(msecs)03d %(levelname)-7s node-{node} %(name)s: %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        _log.info("uvloop is not installed: the standard event loop is slower")
+        return None
+    loop_type: type[asyncio.AbstractEventLoop] = uvloop.Loop
+    return loop_type
+
+
+async def _run(config: NodeConfig) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        disk = RealDisk(config.data)
+    except DataFolderInUse as error:
+        _log.error("%s", error)
+        return EXIT_WRONG_CONFIGURATION
+    except OSError as error:
+        _log.error("the data folder %s cannot be used: %s", config.data, error)
+        return EXIT_WRONG_CONFIGURATION
+    try:
+        return await _run_on(config, disk, stopping)
+    finally:
+        disk.close()
+
+
+async def _run_on(config: NodeConfig, disk: RealDisk, stopping: asyncio.Event) -> int:
+    environment = Environment(disk, lambda: time.time_ns() // 1_000_000, random.SystemRandom())
+    listen = config.listen.zookeeper
+    services = [HostedService(ZOOKEEPER_GROUP, ZOOKEEPER, listen.host, listen.port)]
+    try:
+        node = Node(config, environment, services)
+    except (CorruptLog, DamagedIdentity) as error:
+        return _damaged(error)
+    except (IdentityMismatch, UnknownLogFormat) as error:
+        _log.error("%s", error)
+        return EXIT_WRONG_CONFIGURATION
+    try:
+        await node.start()
+    except (CorruptSnapshot, DamagedData, ValueError) as error:
+        return _damaged(error)
+    except OSError as error:
+        _log.error("cannot start: %s", error)
+        await node.stop()
+        return EXIT_FAILED
+    gc.collect()
+    gc.freeze()
+    _log.info(
+        "serving ZooKeeper clients on %s, peers on %s, admin on %s", listen, config.listen.peer, config.listen.admin
+    )
+    node.failed.add_done_callback(lambda _: stopping.set())
+    await stopping.wait()
+    failure = node.failed.result() if node.failed.done() else None
+    if failure is not None:
+        _log.critical("this node stops: %s", failure, exc_info=failure)
+    else:
+        _log.info("stopping")
+    await node.stop()
+    return EXIT_OK if failure is None else EXIT_FAILED
+
+
+def _damaged(error: Exception) -> int:
+    _log.critical(
+        "damaged data: %s; this node neither votes nor serves, so that nothing wrong is spread "
+        "(docs/operations.md says what to do)",
+        error,
+    )
+    return EXIT_DAMAGED_DATA

@@ -1,0 +1,234 @@
+"""From submitted commands to entries, and back to the waiters: the leader's and the followers' half.
+
+A batch is proposed or forwarded once, never again: whether a write that was under way when
+its leader was lost has happened cannot be known here.  Its waiters are told so (`lost`),
+and with them every command still pending on this node is refused, so that a client's
+later write never overtakes an earlier one that is in doubt.
+
+Forwarded batches keep their order because they travel on one connection, which the end of
+the connection or of the leadership ends for all of them: a leader takes a batch only in
+the very generation that the follower meant.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from quorate.consensus.replica import Leadership, NodeId, Propose, Refusal, Role
+from quorate.node.ports import GroupHost
+from quorate.node.wire import Batch, Forward, ForwardRefused, Payload, PayloadCodec
+from quorate.services.interface import Refused, Waiter
+
+_log = logging.getLogger(__name__)
+
+MAX_ENTRY_BYTES = 1 << 20
+"""Commands of one entry, unless a single command is larger.  Bounds what one append or one apply stops."""
+MAX_WAITING_BYTES = 8 << 20
+"""Commands waiting on one node, pending and under way, before its doors stop reading."""
+COMMAND_OVERHEAD_BYTES = 32
+"""Charged for each command beside its bytes, so that tiny commands are bounded as well."""
+
+
+@dataclass(slots=True)
+class _Outstanding:
+    """A batch under way: who waits for it and what it weighs."""
+
+    waiters: Sequence[Waiter]
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaiterEvents:
+    """The door's callbacks for waiters that get no result."""
+
+    refused: Callable[[Sequence[Waiter], Refused], None]
+    lost: Callable[[Sequence[Waiter]], None]
+    relieved: Callable[[], None]
+
+
+class Proposals:
+    """Commands of one group on one node that are not applied yet."""
+
+    def __init__(self, group_id: int, node_id: NodeId, boot: int, host: GroupHost, hold_ms: int) -> None:
+        self._group_id = group_id
+        self._node_id = node_id
+        self._boot = boot
+        self._host = host
+        self._hold_ms = hold_ms
+        self._codec = PayloadCodec()
+        self._sequence = 0
+        self._pending: deque[tuple[Sequence[bytes], Sequence[Waiter], int]] = deque()
+        self._forwarded: deque[tuple[NodeId, Batch]] = deque()
+        self._outstanding: dict[int, _Outstanding] = {}
+        self._waiting_bytes = 0
+        self._leaderless_since_ms: int | None = host.now_ms()
+        self._congested = False
+        self._events: WaiterEvents | None = None
+
+    def attach(self, events: WaiterEvents) -> None:
+        """Name the door; it does not exist yet when the group is built."""
+        self._events = events
+
+    @property
+    def events(self) -> WaiterEvents:
+        assert self._events is not None, "a group takes commands only when its door is attached"
+        return self._events
+
+    # --- from the door -----------------------------------------------------------------------
+
+    def submit(self, commands: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
+        assert len(commands) == len(waiters) > 0
+        weight_bytes = sum(map(len, commands)) + COMMAND_OVERHEAD_BYTES * len(commands)
+        self._pending.append((commands, waiters, weight_bytes))
+        self._waiting_bytes += weight_bytes
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            self._congested = True
+        self._host.schedule()
+
+    def congested(self) -> bool:
+        return self._congested
+
+    # --- towards the log ---------------------------------------------------------------------
+
+    def flush(self, leadership: Leadership, uncommitted_room: Callable[[], bool]) -> None:
+        """Propose or forward what is pending, as far as the leader, the disk and backpressure allow."""
+        if leadership.role is Role.LEADER:
+            while (self._pending or self._forwarded) and uncommitted_room():
+                if self._host.disk_full():
+                    self._refuse_for_full_disk()
+                    return
+                if not self._propose_one():
+                    return
+        elif leadership.leader is not None and self._pending:
+            self._forward_all(leadership.leader, leadership.generation)
+
+    def _propose_one(self) -> bool:
+        """Propose one entry of at most MAX_ENTRY_BYTES.  False where the replica refused."""
+        forwarded: list[tuple[NodeId, Batch]] = []
+        total = 0
+        while self._forwarded and total < MAX_ENTRY_BYTES:
+            sender, batch = self._forwarded.popleft()
+            forwarded.append((sender, batch))
+            total += sum(map(len, batch.commands))
+        batches = [batch for _, batch in forwarded]
+        own = self._next_own_batch(MAX_ENTRY_BYTES - total) if self._pending else None
+        if own is not None:
+            batches.append(own)
+        payload = self._codec.encode(Payload(self._host.wall_ms(), batches))
+        refused = self._host.step(self._group_id, Propose(payload)).refused
+        if refused is None:
+            return True
+        _log.info("group %d: a proposal was refused: %s", self._group_id, refused.value)
+        for sender, batch in forwarded:
+            self._host.send(self._group_id, sender, ForwardRefused(batch.boot, batch.sequence, False))
+        if own is not None:
+            outstanding = self._outstanding.pop(own.sequence)
+            self._pending.appendleft((own.commands, outstanding.waiters, outstanding.weight_bytes))
+        assert refused in (Refusal.NOT_LEADER, Refusal.OVERLOADED)
+        return False
+
+    def _next_own_batch(self, room_bytes: int) -> Batch:
+        """Move pending commands, at least one submission's, into a batch that is outstanding from now on."""
+        pending = self._pending
+        commands, waiters, weight_bytes = pending.popleft()
+        if pending and weight_bytes < room_bytes:
+            # Only now copy: most often one submission is all there is.
+            commands, waiters = list(commands), list(waiters)
+            while pending and weight_bytes < room_bytes:
+                more_commands, more_waiters, more_bytes = pending.popleft()
+                commands.extend(more_commands)
+                waiters.extend(more_waiters)
+                weight_bytes += more_bytes
+        self._sequence += 1
+        self._outstanding[self._sequence] = _Outstanding(waiters, weight_bytes)
+        return Batch(self._node_id, self._boot, self._sequence, list(commands))
+
+    def _forward_all(self, leader: NodeId, generation: int) -> None:
+        while self._pending:
+            batch = self._next_own_batch(MAX_ENTRY_BYTES)
+            if not self._host.send(self._group_id, leader, Forward(generation, batch)):
+                outstanding = self._outstanding.pop(batch.sequence)
+                self._pending.appendleft((batch.commands, outstanding.waiters, outstanding.weight_bytes))
+                return
+
+    def _refuse_for_full_disk(self) -> None:
+        forwarded, self._forwarded = self._forwarded, deque()
+        for sender, batch in forwarded:
+            self._host.send(self._group_id, sender, ForwardRefused(batch.boot, batch.sequence, True))
+        self.refuse_pending(Refused.DISK_FULL)
+
+    # --- from peers --------------------------------------------------------------------------
+
+    def take_forward(self, sender: NodeId, forward: Forward, leadership: Leadership) -> None:
+        """On the leader: append with the next flush what a follower forwarded, or say that we do not."""
+        batch = forward.batch
+        if leadership.role is Role.LEADER and leadership.generation == forward.generation:
+            self._forwarded.append((sender, batch))
+            self._host.schedule()
+        else:
+            self._host.send(self._group_id, sender, ForwardRefused(batch.boot, batch.sequence, False))
+
+    def forward_refused(self, refusal: ForwardRefused) -> None:
+        outstanding = self._outstanding.pop(refusal.sequence, None) if refusal.boot == self._boot else None
+        if outstanding is None:
+            return
+        self._release(outstanding.weight_bytes)
+        why = Refused.DISK_FULL if refusal.disk_full else Refused.NO_LEADER
+        self.events.refused(outstanding.waiters, why)
+
+    # --- ends --------------------------------------------------------------------------------
+
+    def take_waiters(self, batch: Batch) -> Sequence[Waiter] | None:
+        """A batch was applied: who waits for it here, if anybody."""
+        if batch.boot != self._boot or batch.origin != self._node_id:
+            return None
+        outstanding = self._outstanding.pop(batch.sequence, None)
+        if outstanding is None:
+            return None
+        self._release(outstanding.weight_bytes)
+        return outstanding.waiters
+
+    def leadership_changed(self, leadership: Leadership, now_ms: int) -> None:
+        """Another leader, another generation or none: what was under way is in doubt."""
+        self._leaderless_since_ms = now_ms if leadership.leader is None else None
+        self.lose_outstanding()
+        if leadership.role is not Role.LEADER:
+            self._forwarded.clear()
+        self._host.schedule()
+
+    def peer_lost(self, peer: NodeId, leadership: Leadership) -> None:
+        """The connection to `peer` ended, and with it the order of what was forwarded on it."""
+        if leadership.role is not Role.LEADER and leadership.leader == peer:
+            self.lose_outstanding()
+        elif self._forwarded:
+            self._forwarded = deque(item for item in self._forwarded if item[0] != peer)
+
+    def lose_outstanding(self) -> None:
+        if not self._outstanding:
+            return
+        outstanding, self._outstanding = self._outstanding, {}
+        self._release(sum(item.weight_bytes for item in outstanding.values()))
+        for item in outstanding.values():
+            self.events.lost(item.waiters)
+        self.refuse_pending(Refused.NO_LEADER)
+
+    def refuse_pending(self, why: Refused) -> None:
+        pending, self._pending = self._pending, deque()
+        self._release(sum(weight_bytes for _, _, weight_bytes in pending))
+        for _, waiters, _ in pending:
+            self.events.refused(waiters, why)
+
+    def tick(self, now_ms: int) -> None:
+        """Refuse what has waited for a leader too long."""
+        since_ms = self._leaderless_since_ms
+        if since_ms is not None and self._pending and now_ms - since_ms > self._hold_ms:
+            self.refuse_pending(Refused.NO_LEADER)
+
+    def _release(self, weight_bytes: int) -> None:
+        self._waiting_bytes -= weight_bytes
+        if self._congested and self._waiting_bytes < MAX_WAITING_BYTES // 2:
+            self._congested = False
+            self.events.relieved()

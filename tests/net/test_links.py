@@ -1,0 +1,146 @@
+"""Links between two machines on a virtual loop: what arrives, what is lost, who is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from tests.support.virtual_loop import VirtualLoop
+
+from quorate.net.handshake import Handshake, LocalIdentity
+from quorate.net.links import Links
+from quorate.net.listener import PeerListener
+
+PORT = 7400
+HOSTS = {0: "10.0.0.1", 1: "10.0.0.2"}
+
+
+class Station:
+    """One node's links and listener, and what it heard."""
+
+    def __init__(self, node: int, cluster: str = "orders") -> None:
+        self.heard: list[tuple[int, list[Any]]] = []
+        self.events: list[tuple[str, int]] = []
+        local = LocalIdentity(cluster, "raft", node, f"folder-{node}", "")
+        handshake = Handshake(local, frozenset(HOSTS), lambda peer, incarnation: None)
+        peers = {peer: (host, PORT) for peer, host in HOSTS.items() if peer != node}
+        self.links = Links(peers, handshake, self, 1 << 20)
+        self.listener = PeerListener(handshake, self, self, msgspec.msgpack.decode, 1 << 20)
+
+    def received(self, peer: int, items: list[Any]) -> None:
+        self.heard.append((peer, items))
+
+    def connected(self, peer: int) -> None:
+        self.events.append(("connected", peer))
+
+    def lost(self, peer: int) -> None:
+        self.events.append(("lost", peer))
+
+    def frame(self, connection: object, peer: int, body: bytes) -> None:
+        raise AssertionError("no snapshots here")
+
+    def ended(self, connection: object) -> None:
+        raise AssertionError("no snapshots here")
+
+    async def start(self, node: int) -> None:
+        await self.listener.start(HOSTS[node], PORT)
+        self.links.start()
+
+    def say(self, peer: int, *items: Any) -> None:
+        for item in items:
+            self.links.by_peer[peer].queue(item)
+        self.links.flush()
+
+
+def start(loop: VirtualLoop, node: int, make: Callable[[], Station]) -> Station:
+    async def begin() -> Station:
+        station = make()
+        await station.start(node)
+        return station
+
+    with loop.machine(HOSTS[node]):
+        station: Station = loop.run_until_complete(begin())
+        return station
+
+
+def wait(loop: VirtualLoop, seconds: float) -> None:
+    loop.run_until_complete(asyncio.sleep(seconds))
+
+
+def test_one_flush_is_one_frame_in_order() -> None:
+    loop = VirtualLoop()
+    zero, one = start(loop, 0, lambda: Station(0)), start(loop, 1, lambda: Station(1))
+    wait(loop, 1)
+    zero.say(1, "a", "b")
+    zero.say(1, "c")
+    one.say(0, "d")
+    wait(loop, 1)
+    assert one.heard == [(0, ["a", "b"]), (0, ["c"])]
+    assert zero.heard == [(1, ["d"])]
+
+
+def test_a_killed_peer_is_noticed_and_linked_again() -> None:
+    loop = VirtualLoop()
+    zero = start(loop, 0, lambda: Station(0))
+    start(loop, 1, lambda: Station(1))
+    wait(loop, 1)
+    loop.kill(HOSTS[1])
+    wait(loop, 1)
+    assert ("lost", 1) in zero.events
+    zero.say(1, "into the void")
+    again = start(loop, 1, lambda: Station(1))
+    wait(loop, 3)
+    zero.say(1, "hello again")
+    wait(loop, 1)
+    assert again.heard == [(0, ["hello again"])]
+
+
+def test_a_partition_is_noticed_by_silence() -> None:
+    loop = VirtualLoop()
+    zero, one = start(loop, 0, lambda: Station(0)), start(loop, 1, lambda: Station(1))
+    wait(loop, 1)
+    loop.partition(HOSTS[0], HOSTS[1])
+    wait(loop, 8)
+    assert ("lost", 1) in zero.events and ("lost", 0) in one.events
+    loop.heal()
+    wait(loop, 10)
+    zero.say(1, "together")
+    wait(loop, 1)
+    assert one.heard == [(0, ["together"])]
+
+
+def test_a_peer_of_another_cluster_is_refused_and_both_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    loop = VirtualLoop()
+    with caplog.at_level(logging.WARNING):
+        zero = start(loop, 0, lambda: Station(0))
+        one = start(loop, 1, lambda: Station(1, cluster="stock"))
+        wait(loop, 5)
+    assert not zero.links.by_peer[1].connected and not one.links.by_peer[0].connected
+    refusals = [
+        record.message for record in caplog.records if "cluster 'stock', this node to 'orders'" in record.message
+    ]
+    assert any("refused a peer connection" in message for message in refusals)
+    assert any("it refused us" in message for message in refusals)
+
+
+def test_garbage_at_the_peer_port_is_refused_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    loop = VirtualLoop()
+    zero, one = start(loop, 0, lambda: Station(0)), start(loop, 1, lambda: Station(1))
+
+    async def stranger(first_bytes: bytes) -> None:
+        reader, writer = await asyncio.open_connection(HOSTS[1], PORT)
+        writer.write(first_bytes)
+        await reader.read(1 << 16)
+        writer.close()
+
+    with loop.machine("10.0.0.9"), caplog.at_level(logging.WARNING):
+        for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x05hello", b"\xff" * 4, b""):
+            loop.run_until_complete(stranger(garbage))
+    zero.say(1, "still here")
+    wait(loop, 1)
+    assert one.heard == [(0, ["still here"])]
+    assert sum("refused a peer connection" in record.message for record in caplog.records) == 4
