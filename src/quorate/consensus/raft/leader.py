@@ -1,0 +1,245 @@
+"""A leader: appends entries, replicates them, and commits what a quorum holds."""
+
+from __future__ import annotations
+
+from quorate.consensus.raft.barriers import Barrier, Rounds
+from quorate.consensus.raft.core import Core
+from quorate.consensus.raft.messages import Append, Appended, AppendRejected, BarrierAnswer, BarrierRequest, Commit
+from quorate.consensus.raft.progress import Flow, Progress
+from quorate.consensus.records import Entry
+from quorate.consensus.replica import BarrierPassed, NodeId, Refusal, SendSnapshot
+
+
+class Leader:
+    """Leads the current term from the moment that it is built: the opening entry goes out at once."""
+
+    def __init__(self, core: Core) -> None:
+        assert core.state_is_durable() and core.voted_for == core.node_id
+        self.core = core
+        self.opening_position = core.log.last_position + 1
+        self.uncommitted_bytes = 0
+        self.rounds = Rounds()
+        self.heartbeat_ms = core.now_ms + core.config.heartbeat_interval_ms
+        """When the next heartbeat is due."""
+        members = (core.node_id, *core.peers)
+        # What quorums are asked about, this server among the others.
+        self._match_positions: dict[NodeId, int] = dict.fromkeys(members, 0)
+        self._answered_rounds: dict[NodeId, int] = dict.fromkeys(members, 0)
+        self._heard_ms: dict[NodeId, int] = dict.fromkeys(members, core.now_ms)
+        self._match_positions[core.node_id] = core.durable_position
+        self._peers = [Progress(peer, self.opening_position) for peer in core.peers]
+        self._peer_by_id = {progress.peer: progress for progress in self._peers}
+        # An entry of the own term, since only such are committed by counting, and with
+        # them all before it (thesis section 6.4, step 1).
+        core.append(Entry(self.opening_position, core.term, b""))
+        self._begin_round()
+        for progress in self._peers:
+            self._send_append(progress)
+
+    def is_ready(self) -> bool:
+        """Everything that earlier leaderships committed has been handed out to be applied."""
+        return self.core.handed_position >= self.opening_position
+
+    def peer_positions(self) -> dict[NodeId, int]:
+        return {progress.peer: progress.match_position for progress in self._peers}
+
+    def resign(self) -> None:
+        """The leadership ends: what still waits for it fails."""
+        core = self.core
+        for barrier in self.rounds.fail_all():
+            if barrier.asker is None:
+                core.effects.barriers_failed.append(barrier.barrier_id)
+            else:
+                core.send(barrier.node, BarrierAnswer(core.term, barrier.asker, barrier.barrier_id, -1))
+
+    # --- time and rounds -----------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Send heartbeats when due.  False where no quorum was heard from for an election timeout."""
+        core = self.core
+        if core.now_ms < self.heartbeat_ms:
+            return True
+        self._heard_ms[core.node_id] = core.now_ms
+        if core.now_ms - core.quorum.greatest_held(self._heard_ms) >= core.config.election_timeout_ms:
+            return False
+        self.heartbeat_ms = core.now_ms + core.config.heartbeat_interval_ms
+        self._begin_round()
+        self._send_heartbeats()
+        return True
+
+    def barrier(self, barrier: Barrier) -> None:
+        self.rounds.wait(barrier)
+        self._begin_wanted_round()
+
+    def receive_barrier_request(self, sender: NodeId, message: BarrierRequest) -> None:
+        self.barrier(Barrier(message.barrier_id, sender, message.asker))
+
+    def _is_opened(self) -> bool:
+        return self.core.commit_position >= self.opening_position
+
+    def _begin_wanted_round(self) -> None:
+        """Begin a round if barriers wait for one: with the opening entry committed and none of them out already."""
+        if self._is_opened() and self.rounds.wants_round():
+            self._begin_round()
+            self._send_heartbeats()
+
+    def _begin_round(self) -> None:
+        """What is sent from here on carries a new round; the own answer to it is known."""
+        core = self.core
+        position = core.commit_position if self._is_opened() else None
+        self._answered_rounds[core.node_id] = self.rounds.begin(core.now_ms, position)
+        self._confirm_rounds()
+
+    def _confirm_rounds(self) -> None:
+        core = self.core
+        for barrier, position in self.rounds.confirm(core.quorum.greatest_held(self._answered_rounds)):
+            if barrier.asker is None:
+                core.effects.barriers_passed.append(BarrierPassed(barrier.barrier_id, position))
+            else:
+                core.send(barrier.node, BarrierAnswer(core.term, barrier.asker, barrier.barrier_id, position))
+
+    def _hear(self, sender: NodeId, answered_round: int) -> None:
+        self._heard_ms[sender] = self.core.now_ms
+        if answered_round > self._answered_rounds[sender]:
+            self._answered_rounds[sender] = answered_round
+            self._confirm_rounds()
+            self._begin_wanted_round()
+
+    # --- entries and heartbeats out ------------------------------------------------------
+
+    def propose(self, payload: bytes) -> Refusal | None:
+        """Append one batch and send it where nothing is in the way; or say why not."""
+        core = self.core
+        if not self.is_ready():
+            return Refusal.NOT_LEADER
+        size = len(payload)
+        if self.uncommitted_bytes and self.uncommitted_bytes + size > core.config.max_uncommitted_bytes:
+            return Refusal.OVERLOADED
+        self.uncommitted_bytes += size
+        core.append(Entry(core.log.last_position + 1, core.term, payload))
+        for progress in self._peers:
+            self._send_entries(progress)
+        return None
+
+    def _send_entries(self, progress: Progress) -> None:
+        """Send what the peer lacks, as far as the bound on bytes in flight lets it."""
+        while (
+            progress.flow is Flow.REPLICATE
+            and progress.next_position <= self.core.log.last_position
+            and progress.bytes_in_flight < self.core.config.max_bytes_in_flight
+        ):
+            self._send_append(progress)
+
+    def _send_append(self, progress: Progress, heartbeat: bool = False) -> None:
+        """Send the entries after `next_position`, or none; where the one before is gone, ask for a snapshot."""
+        core = self.core
+        previous_position = progress.next_position - 1
+        previous_term = core.log.term_at(previous_position)
+        if previous_term is None:
+            progress.await_snapshot()
+            core.effects.snapshots.append(SendSnapshot(progress.peer, core.term))
+            return
+        entries: tuple[Entry, ...] = ()
+        if not heartbeat:
+            entries, size = core.log.read(progress.next_position, core.config.max_message_bytes)
+            if entries and progress.flow is Flow.REPLICATE:
+                progress.sent(entries[-1].position, size)
+        progress.commit_told = min(core.commit_position, previous_position + len(entries))
+        core.send(
+            progress.peer,
+            Append(core.term, previous_position, previous_term, core.commit_position, self.rounds.current, entries),
+        )
+
+    def _send_heartbeats(self) -> None:
+        """Empty appends: they also find out whether anything that was sent got lost on the way."""
+        core = self.core
+        for progress in self._peers:
+            if progress.flow is not Flow.SNAPSHOT:
+                self._send_append(progress, heartbeat=True)
+            if progress.flow is Flow.SNAPSHOT:
+                # Every log agrees with ours at position 0, so this is answered, and with
+                # the peer's commit position: it shows when the snapshot is in place.
+                core.send(progress.peer, Append(core.term, 0, 0, 0, self.rounds.current))
+
+    def _tell_commit(self, progress: Progress) -> None:
+        """Let the peer commit without waiting for the next entry or heartbeat: clients wait for it there."""
+        reach = min(self.core.commit_position, progress.match_position)
+        if reach > progress.commit_told:
+            progress.commit_told = reach
+            self.core.send(progress.peer, Commit(self.core.term, reach))
+
+    # --- answers in ----------------------------------------------------------------------
+
+    def receive_appended(self, sender: NodeId, message: Appended) -> None:
+        core = self.core
+        progress = self._peer_by_id[sender]
+        if message.match_position > core.log.last_position or message.round > self.rounds.current:
+            return
+        self._hear(sender, message.round)
+        news = progress.acknowledged(message.match_position)
+        if progress.flow is Flow.SNAPSHOT and core.log.term_at(progress.match_position) is not None:
+            progress.resume()
+        if news:
+            self._match_positions[sender] = progress.match_position
+            self._advance_commit()
+        self._send_entries(progress)
+        self._tell_commit(progress)
+
+    def receive_rejected(self, sender: NodeId, message: AppendRejected) -> None:
+        """Step back to where the logs may agree (Raft paper, end of section 5.3)."""
+        core = self.core
+        progress = self._peer_by_id[sender]
+        if message.round > self.rounds.current:
+            return
+        self._hear(sender, message.round)
+        rejected_position = message.rejected_position
+        if rejected_position <= progress.match_position or progress.flow is Flow.SNAPSHOT:
+            return
+        if progress.flow is Flow.PROBE and rejected_position != progress.next_position - 1:
+            return  # an answer to an earlier probe
+        # Nothing is known before the base of our log: a hint there stands, and means a snapshot.
+        agreed_position = min(
+            core.log.last_position_at_or_before(message.hint_position, message.hint_term),
+            message.hint_position,
+            rejected_position - 1,
+        )
+        progress.probe(max(progress.match_position, agreed_position) + 1)
+        self._send_append(progress)
+
+    def persisted(self) -> None:
+        """The own log counts as far as it is durable."""
+        core = self.core
+        self._match_positions[core.node_id] = core.durable_position
+        self._advance_commit()
+
+    def snapshot_sent(self, peer: NodeId, position: int | None) -> None:
+        progress = self._peer_by_id.get(peer)
+        if progress is None or progress.flow is not Flow.SNAPSHOT:
+            return
+        if position is None:
+            # The next heartbeat finds the entries gone again and asks for another transfer.
+            progress.probe(progress.match_position + 1)
+        else:
+            assert position <= self.core.log.last_position, (position, self.core.log.last_position)
+            progress.probe(max(progress.match_position, position) + 1)
+            self._send_append(progress)
+
+    def peer_lost(self, peer: NodeId) -> None:
+        """Whatever was in flight to the peer is gone: let the next heartbeat find out where it stands."""
+        progress = self._peer_by_id.get(peer)
+        if progress is not None and progress.flow is Flow.REPLICATE:
+            progress.probe(progress.match_position + 1)
+
+    def _advance_commit(self) -> None:
+        """Commit what a quorum holds, if it is of this term (Raft paper, section 5.4.2 and figure 8)."""
+        core = self.core
+        held_position = core.quorum.greatest_held(self._match_positions)
+        former_position = core.commit_position
+        if held_position <= former_position or core.log.term_at(held_position) != core.term:
+            return
+        core.commit(held_position)
+        for entry in core.log.between(max(former_position, self.opening_position) + 1, held_position):
+            self.uncommitted_bytes -= len(entry.payload)
+        self._begin_wanted_round()
+        for progress in self._peers:
+            self._tell_commit(progress)

@@ -1,0 +1,345 @@
+"""The replica: takes each event to the role that the server has, and changes the role.
+
+Each change of role is one method here, so that they can be read one after another:
+
+                 no leader heard            a quorum would grant         a quorum granted
+    Follower --------------------> PRE_VOTE -------------------> VOTE -------------------> Leader
+       ^                              |                           |                          |
+       +---- a leader or a higher term is heard of; a quorum refuses or is out of touch -----+
+"""
+
+from __future__ import annotations
+
+from quorate.consensus.raft.barriers import Barrier
+from quorate.consensus.raft.candidate import Ballot, Candidate
+from quorate.consensus.raft.core import Core
+from quorate.consensus.raft.follower import Follower
+from quorate.consensus.raft.leader import Leader
+from quorate.consensus.raft.messages import (
+    Append,
+    Appended,
+    AppendRejected,
+    BarrierAnswer,
+    BarrierRequest,
+    Commit,
+    RaftMessage,
+    RequestVote,
+    Vote,
+    is_sane,
+)
+from quorate.consensus.records import Recovered
+from quorate.consensus.replica import (
+    ChangeMembers,
+    Compacted,
+    Effects,
+    Event,
+    Leadership,
+    Message,
+    NodeId,
+    PeerLost,
+    Persisted,
+    Propose,
+    RandomSource,
+    ReadBarrier,
+    Receive,
+    Refusal,
+    ReplicaConfig,
+    Role,
+    SnapshotArrived,
+    SnapshotSent,
+    Status,
+    Tick,
+    TransferLeadership,
+)
+
+MAX_ASKER = 1 << 31
+
+
+class RaftReplica:
+    """One server of one Raft group.  Implements `quorate.consensus.replica.Replica`."""
+
+    def __init__(self, config: ReplicaConfig, recovered: Recovered, random: RandomSource, now_ms: int) -> None:
+        self._core = Core(config, recovered, random, now_ms)
+        self._asker = random.randrange(0, MAX_ASKER)
+        """Tells this replica's forwarded barriers from those before a restart."""
+        self._role: Follower | Candidate | Leader = Follower(self._core, None, self._asker)
+        self._announced = self._leadership()
+
+    # --- the interface -------------------------------------------------------------------
+
+    def step(self, event: Event, now_ms: int) -> Effects:
+        core = self._core
+        core.begin(now_ms)
+        if isinstance(event, Receive):
+            self._receive(event.sender, event.message)
+        elif isinstance(event, Persisted):
+            self._persisted(event.ticket)
+        elif isinstance(event, Propose):
+            role = self._role
+            core.effects.refused = role.propose(event.payload) if isinstance(role, Leader) else Refusal.NOT_LEADER
+        elif isinstance(event, Tick):
+            self._tick()
+        else:
+            self._take_rare(event)
+        effects = core.finish()
+        leadership = self._leadership_if_changed()
+        if leadership is not None:
+            effects.leadership = self._announced = leadership
+        return effects
+
+    def deadline_ms(self) -> int:
+        role = self._role
+        if isinstance(role, Leader):
+            return role.heartbeat_ms
+        return role.election_ms if isinstance(role, Candidate) else role.deadline_ms()
+
+    def status(self) -> Status:
+        core, role = self._core, self._role
+        leadership = self._leadership()
+        return Status(
+            role=leadership.role,
+            leader=leadership.leader,
+            generation=core.term,
+            ready=leadership.ready,
+            voters=core.config.voters,
+            learners=core.config.learners,
+            first_position=core.log.base_position + 1,
+            last_position=core.log.last_position,
+            commit_position=core.commit_position,
+            words={
+                "term": core.term,
+                "voted_for": -1 if core.voted_for is None else core.voted_for,
+                "state": role.ballot.value if isinstance(role, Candidate) else leadership.role.value,
+            },
+            peer_positions=role.peer_positions() if isinstance(role, Leader) else {},
+        )
+
+    def quorum_contact_ms(self) -> int | None:
+        role = self._role
+        return role.rounds.contact_ms if isinstance(role, Leader) and role.is_ready() else None
+
+    def uncommitted_bytes(self) -> int:
+        return self._role.uncommitted_bytes if isinstance(self._role, Leader) else 0
+
+    # --- events --------------------------------------------------------------------------
+
+    def _take_rare(self, event: Event) -> None:
+        core, role = self._core, self._role
+        if isinstance(event, ReadBarrier):
+            self._read_barrier(event.barrier_id)
+        elif isinstance(event, Compacted):
+            core.compact(event.position)
+        elif isinstance(event, SnapshotArrived):
+            self._snapshot_arrived(event)
+        elif isinstance(event, SnapshotSent):
+            if isinstance(role, Leader):
+                role.snapshot_sent(event.peer, event.position)
+        elif isinstance(event, PeerLost):
+            self._peer_lost(event.peer)
+        else:
+            assert isinstance(event, ChangeMembers | TransferLeadership), event
+            core.effects.refused = Refusal.UNSUPPORTED
+
+    def _tick(self) -> None:
+        role = self._role
+        if isinstance(role, Leader):
+            if not role.tick():
+                self._become_follower(None)
+        elif isinstance(role, Follower):
+            if role.tick():
+                self._ask_pre_vote()
+        elif self._core.now_ms >= role.election_ms:
+            self._ask_pre_vote()
+
+    def _persisted(self, ticket: int) -> None:
+        self._core.persisted(ticket)
+        role = self._role
+        if isinstance(role, Leader):
+            role.persisted()
+        elif isinstance(role, Candidate):
+            self._count_votes(role)
+
+    def _read_barrier(self, barrier_id: int) -> None:
+        role = self._role
+        if isinstance(role, Leader):
+            role.barrier(Barrier(barrier_id, self._core.node_id, None))
+        elif isinstance(role, Follower):
+            role.forward_barrier(barrier_id)
+        else:
+            self._core.effects.barriers_failed.append(barrier_id)
+
+    def _peer_lost(self, peer: NodeId) -> None:
+        role = self._role
+        if isinstance(role, Leader):
+            role.peer_lost(peer)
+        elif isinstance(role, Follower) and role.leader == peer:
+            role.leader_lost()
+
+    def _snapshot_arrived(self, event: SnapshotArrived) -> None:
+        if event.generation < self._core.term or event.sender not in self._core.peers:
+            return
+        if event.generation > self._core.term:
+            self._enter_term(event.generation, event.sender)
+        follower = self._follow(event.sender)
+        if follower is not None:
+            follower.take_snapshot(event)
+
+    # --- messages ------------------------------------------------------------------------
+
+    def _receive(self, sender: NodeId, message: Message) -> None:
+        core = self._core
+        assert isinstance(message, RaftMessage), message
+        if sender not in core.peers or not is_sane(message):
+            return
+        if isinstance(message, RequestVote):
+            self._receive_vote_request(sender, message)
+            return
+        if message.term != core.term:
+            if message.term < core.term:
+                self._answer_stale(sender, message)
+                return
+            if isinstance(message, Vote) and message.pre_vote and message.granted:
+                # Granted for a term that nobody has entered yet.
+                if isinstance(self._role, Candidate) and message.term == core.term + 1:
+                    self._receive_vote(sender, message)
+                return
+            self._enter_term(message.term, sender if isinstance(message, Append | Commit) else None)
+        self._receive_in_term(sender, message)
+
+    def _receive_in_term(self, sender: NodeId, message: RaftMessage) -> None:
+        """A message of this very term.  One that the role has no use for is late, and ignored."""
+        if isinstance(message, Append):
+            follower = self._follow(sender)
+            if follower is not None:
+                follower.receive_append(message)
+        elif isinstance(message, Commit):
+            follower = self._follow(sender)
+            if follower is not None:
+                follower.receive_commit(message)
+        elif isinstance(message, Vote):
+            self._receive_vote(sender, message)
+        elif isinstance(message, BarrierAnswer):
+            if isinstance(self._role, Follower):
+                self._role.receive_barrier_answer(message)
+        elif isinstance(self._role, Leader):
+            if isinstance(message, Appended):
+                self._role.receive_appended(sender, message)
+            elif isinstance(message, AppendRejected):
+                self._role.receive_rejected(sender, message)
+            elif isinstance(message, BarrierRequest):
+                self._role.receive_barrier_request(sender, message)
+
+    def _answer_stale(self, sender: NodeId, message: RaftMessage) -> None:
+        """Tell a leader of a past term that it is one.  Its answers and our own old ones are of no use."""
+        if isinstance(message, Append):
+            self._core.send(sender, AppendRejected(self._core.term, 0, message.previous_position, 0, 0))
+
+    def _receive_vote_request(self, sender: NodeId, message: RequestVote) -> None:
+        """Thesis figure 3.1, RequestVote, with sections 4.2.3 (live leaders) and 9.6 (pre-vote)."""
+        core = self._core
+        if not core.is_voter or sender not in core.quorum.members:
+            return
+        if message.term > core.term and self._leader_is_alive():
+            return
+        if message.term > core.term and not message.pre_vote:
+            self._enter_term(message.term, None)
+        granted = self._would_vote(sender, message)
+        if granted and not message.pre_vote:
+            if isinstance(self._role, Candidate):
+                self._become_follower(None)
+            assert isinstance(self._role, Follower)
+            core.vote_for(sender)
+            self._role.postpone_election()
+        term = message.term if granted else core.term
+        core.send(sender, Vote(term, granted, message.pre_vote))
+
+    def _would_vote(self, sender: NodeId, message: RequestVote) -> bool:
+        """One vote a term, and only for a log that is at least as up to date (Raft paper, section 5.4.1)."""
+        core, role = self._core, self._role
+        if message.term < core.term:
+            return False
+        if message.term == core.term:
+            if core.voted_for not in (None, sender):
+                return False
+            if isinstance(role, Follower) and role.leader not in (None, sender):
+                return False
+        return (message.last_term, message.last_position) >= (core.log.last_term, core.log.last_position)
+
+    def _receive_vote(self, sender: NodeId, message: Vote) -> None:
+        role = self._role
+        if isinstance(role, Candidate) and sender in self._core.quorum.members:
+            role.receive_vote(sender, message)
+            self._count_votes(role)
+
+    def _count_votes(self, candidate: Candidate) -> None:
+        if candidate.has_lost():
+            self._become_follower(None)
+        elif candidate.has_won():
+            if candidate.ballot is Ballot.PRE_VOTE:
+                self._stand()
+            else:
+                self._become_leader()
+
+    def _leader_is_alive(self) -> bool:
+        return isinstance(self._role, Leader) or (isinstance(self._role, Follower) and self._role.leader_is_alive())
+
+    # --- changes of role -----------------------------------------------------------------
+
+    def _enter_term(self, term: int, leader: NodeId | None) -> None:
+        """A higher term was heard of: follow in it."""
+        self._core.enter_term(term)
+        self._become_follower(leader)
+
+    def _become_follower(self, leader: NodeId | None) -> None:
+        role = self._role
+        if isinstance(role, Leader):
+            role.resign()
+        elif isinstance(role, Follower):
+            role.fail_barriers()
+        self._role = Follower(self._core, leader, self._asker)
+
+    def _follow(self, sender: NodeId) -> Follower | None:
+        """`sender` speaks as the leader of this term.  None where it cannot be: two claim the same term."""
+        role = self._role
+        if isinstance(role, Follower):
+            if role.leader is None or role.leader == sender:
+                role.hear_from(sender)
+                return role
+            return None
+        if isinstance(role, Candidate):
+            self._become_follower(sender)
+            assert isinstance(self._role, Follower)
+            return self._role
+        return None
+
+    def _ask_pre_vote(self) -> None:
+        """No leader is heard from: ask whether a candidacy could win, before disturbing anyone with a new term."""
+        if isinstance(self._role, Follower):
+            self._role.fail_barriers()
+        self._role = Candidate(self._core, Ballot.PRE_VOTE)
+        self._count_votes(self._role)
+
+    def _stand(self) -> None:
+        """A quorum would vote for this server: enter a new term and ask for it."""
+        core = self._core
+        core.enter_term(core.term + 1)
+        core.vote_for(core.node_id)
+        self._role = Candidate(core, Ballot.VOTE)
+
+    def _become_leader(self) -> None:
+        assert isinstance(self._role, Candidate) and self._role.has_won()
+        self._role = Leader(self._core)
+
+    # --- leadership, for the node --------------------------------------------------------
+
+    def _leadership(self) -> Leadership:
+        core, role = self._core, self._role
+        if isinstance(role, Leader):
+            return Leadership(Role.LEADER, core.node_id, core.term, role.is_ready())
+        if isinstance(role, Candidate):
+            return Leadership(Role.CANDIDATE, None, core.term)
+        return Leadership(Role.FOLLOWER if core.is_voter else Role.LEARNER, role.leader, core.term)
+
+    def _leadership_if_changed(self) -> Leadership | None:
+        leadership = self._leadership()
+        return leadership if leadership != self._announced else None
