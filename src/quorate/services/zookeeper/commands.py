@@ -24,7 +24,17 @@ ATTACH: Final = -100
 EXPIRE: Final = -101
 """The leader heard nothing from a session for its timeout.  Not an operation of ZooKeeper's protocol."""
 
+SESSION_OPENED: Final = 100
+SESSION_ENDED: Final = 101
+"""Events that are for doors alone: a session was created or attached, or was closed or expired.
+
+In the place of a path they have the session id, 8 bytes.  Every door needs them, also for
+commands of other nodes: to close connections whose session is elsewhere or gone, and, beside
+the leader, to keep the clock of sessions.
+"""
+
 _INT: Final = Struct(">i")
+_SESSION_ID: Final = Struct(">q")
 _SESSION_REPLY: Final = Struct(">iq")
 
 
@@ -70,3 +80,14 @@ def read_session_reply(body: bytes) -> tuple[int, int]:
     """(timeout in ms, generation) of a successful create_session or attach."""
     timeout_ms, generation = _SESSION_REPLY.unpack(body)
     return timeout_ms, generation
+
+
+def session_event(event_type: int, session_id: int) -> tuple[int, bytes]:
+    """SESSION_OPENED or SESSION_ENDED, as it stands among a result's events."""
+    return (event_type, _SESSION_ID.pack(session_id))
+
+
+def read_session_event(item: bytes) -> int:
+    """The session id of such an event."""
+    session_id: int = _SESSION_ID.unpack(item)[0]
+    return session_id

@@ -22,7 +22,15 @@ from typing import Final
 import msgspec
 
 from quorate.services.zookeeper.acls import AclCache
-from quorate.services.zookeeper.commands import ATTACH, COMMAND_HEADER, EXPIRE, pack_session_reply
+from quorate.services.zookeeper.commands import (
+    ATTACH,
+    COMMAND_HEADER,
+    EXPIRE,
+    SESSION_ENDED,
+    SESSION_OPENED,
+    pack_session_reply,
+    session_event,
+)
 from quorate.services.zookeeper.errors import ErrorCode
 from quorate.services.zookeeper.jute import JuteError, Reader
 from quorate.services.zookeeper.multi import apply_multi, read_multi
@@ -198,7 +206,7 @@ class Store:
         if session_id == 0 or session_id in self.sessions or password is None or len(password) != PASSWORD_BYTES:
             return refusal(ErrorCode.BAD_ARGUMENTS, zxid)
         self.sessions[session_id] = Session(session_id, timeout_ms, password, owner, zxid)
-        return (0, zxid, pack_session_reply(timeout_ms, zxid), ())
+        return (0, zxid, pack_session_reply(timeout_ms, zxid), (session_event(SESSION_OPENED, session_id),))
 
     def _attach(self, session_id: int, password: bytes | None, timeout_ms: int, owner: int, zxid: int) -> Result:
         session = self.sessions.get(session_id)
@@ -207,7 +215,7 @@ class Store:
         if session.password != password:
             return refusal(ErrorCode.AUTH_FAILED, zxid)
         self.sessions[session_id] = Session(session_id, timeout_ms, password, owner, zxid)
-        return (0, zxid, pack_session_reply(timeout_ms, zxid), ())
+        return (0, zxid, pack_session_reply(timeout_ms, zxid), (session_event(SESSION_OPENED, session_id),))
 
     def _end_session(self, command: bytes, session_id: int, zxid: int) -> Result:
         """Close and expire: forget the session and delete its ephemeral znodes, in the order of their paths."""
@@ -217,6 +225,7 @@ class Store:
             result = self.tree.delete(path, -1, zxid)
             assert result[0] == ErrorCode.OK, f"ephemeral {path!r} could not be deleted: {result[0]}"
             events.extend(result[3])
+        events.append(session_event(SESSION_ENDED, session_id))
         return (0, zxid, b"", tuple(events))
 
     # --- the whole state ----------------------------------------------------------------------
