@@ -64,13 +64,6 @@ docs/deployment.md has the whole set-up of three machines.
 @click.option(
     "--set", "settings", metavar="NAME=VALUE", multiple=True, help="Any other setting, by its dotted name; repeatable."
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="How much to write to standard error.",
-)
 @click.option("--stop-with-fd", type=int, hidden=True, help="Stop when the other end of this pipe is closed.")
 def node(
     file: Path,
@@ -80,7 +73,6 @@ def node(
     listen_peer: str | None,
     listen_admin: str | None,
     settings: tuple[str, ...],
-    log_level: str,
     stop_with_fd: int | None,
 ) -> None:
     """Run one node until SIGTERM or SIGINT.  Flags win over the file."""
@@ -96,9 +88,6 @@ def node(
         config = load_config(file, overrides)
     except ConfigError as error:
         raise WrongConfiguration(str(error)) from error
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     if stop_with_fd is not None:
         threading.Thread(target=_stop_with, args=(stop_with_fd,), name="supervisor-watch", daemon=True).start()
 
