@@ -1,0 +1,159 @@
+"""ZooKeeper 3.8 and Quorate under the same load, in turn, on this machine: `python bench/zookeeper.py --help`.
+
+Three nodes each on loopback, both syncing before they acknowledge; 100-byte values; the load generator is
+`zkload.c`, whose own share of one core is printed, since on a small machine it competes with the servers.
+ZooKeeper gets several seconds of the same load before each measurement, for the JIT; Quorate one second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cluster import BenchmarkError, Cluster, Load, LoadGenerator, QuorateCluster, ZooKeeperCluster, reported_errors
+
+VALUE_BYTES = 100
+OPERATIONS = ("setData", "getData", "create")
+LOADS = ((1, 1), (16, 1), (64, 1), (64, 8))
+"""(connections, window)"""
+TARGETS = {("setData", 64, 8): 3.0, ("getData", 64, 8): 2.0, ("setData", 1, 1): 1.0, ("getData", 1, 1): 1.0}
+"""Least ratio of Quorate's throughput to ZooKeeper's, against the leader."""
+
+
+@dataclass(frozen=True)
+class Case:
+    operation: str
+    connections: int
+    window: int
+
+    def __str__(self) -> str:
+        return f"{self.operation}-{self.connections}x{self.window}"
+
+
+def chosen_cases(only: str | None, quick: bool) -> list[Case]:
+    """All, or those whose name contains a word of `only` (comma-separated), or the four that have targets."""
+    cases = [Case(operation, *load) for operation in OPERATIONS for load in LOADS]
+    if only is not None:
+        cases = [case for case in cases if any(word in str(case) for word in only.split(","))]
+    elif quick:
+        cases = [case for case in cases if (case.operation, case.connections, case.window) in TARGETS]
+    if not cases:
+        raise BenchmarkError(f"--only {only}: no such case; cases are named like setData-64x8")
+    return cases
+
+
+def endpoint_of(cluster: Cluster, target: str) -> str:
+    """A node in the wanted role, found anew before each case, since leaders may change."""
+    wanted = {"leader", "standalone"} if target == "leader" else {"follower"}
+    for endpoint, mode in cluster.modes().items():
+        if mode in wanted:
+            return endpoint
+    raise BenchmarkError(f"{cluster.name} has no {target}")
+
+
+def measure(
+    cluster: Cluster,
+    generator: LoadGenerator,
+    cases: Sequence[Case],
+    target: str,
+    seconds: float,
+    warmup_seconds: float,
+) -> dict[Case, Load]:
+    """Each case in turn; warm-up is part of each, so that the JIT has seen the operation."""
+    results = {}
+    for case in cases:
+        load = generator.run(
+            [endpoint_of(cluster, target)],
+            op=case.operation,
+            connections=case.connections,
+            window=case.window,
+            seconds=seconds,
+            warmup=warmup_seconds,
+            size=VALUE_BYTES,
+            prefix=f"/zkload-{case}",
+        )
+        print(f"{cluster.name:>9}  {case!s:<14} {describe(load)}", flush=True)
+        results[case] = load
+    return results
+
+
+def describe(load: Load) -> str:
+    text = f"{load.ops_per_second:>9,.0f}/s  p50 {load.p50_us:>7,.0f} µs  p99 {load.p99_us:>8,.0f} µs"
+    text += f"  generator {load.cpu_share:>4.0%}"
+    return f"{text}  FAILURES: {load.failures()}" if load.failures() else text
+
+
+def table(zookeeper: dict[Case, Load], quorate: dict[Case, Load], target: str) -> str:
+    """The comparison, with a verdict where there is a target."""
+    lines = [
+        f"against the {target}; {VALUE_BYTES}-byte values; latencies in µs; generator: its share of one core",
+        "",
+        "                       ZooKeeper 3.8              Quorate                             generator",
+        "operation  load      ops/s    p50      p99     ops/s    p50      p99   ratio  target    zk    quorate",
+    ]
+    for case, ours in quorate.items():
+        theirs = zookeeper[case]
+        ratio = ours.ops_per_second / theirs.ops_per_second if theirs.ops_per_second else float("inf")
+        wanted = TARGETS.get((case.operation, case.connections, case.window)) if target == "leader" else None
+        verdict = "" if wanted is None else f"{wanted:g} {'met' if ratio >= wanted else 'MISSED'}"
+        lines.append(
+            f"{case.operation:<9} {case.connections:>3}x{case.window}"
+            f" {theirs.ops_per_second:>9,.0f} {theirs.p50_us:>6,.0f} {theirs.p99_us:>8,.0f}"
+            f" {ours.ops_per_second:>9,.0f} {ours.p50_us:>6,.0f} {ours.p99_us:>8,.0f}"
+            f" {ratio:>6.2f}x {verdict:<9} {theirs.cpu_share:>4.0%} {ours.cpu_share:>6.0%}"
+        )
+    return "\n".join(lines)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement (default 5)")
+    parser.add_argument("--warmup", type=float, default=5.0, help="ZooKeeper's warm-up before each (default 5)")
+    parser.add_argument("--only", metavar="WORDS", help="cases whose name contains a word: setData,getData-64x8")
+    parser.add_argument("--quick", action="store_true", help="only the cases that have a target")
+    parser.add_argument("--target", choices=("leader", "follower"), default="leader", help="node to load")
+    parser.add_argument("--nodes", type=int, default=3, help="nodes of each cluster (default 3)")
+    parser.add_argument("--data", type=Path, help="parent of the data folders, to choose the disk (default: temporary)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--skip-zookeeper", action="store_true", help="only Quorate")
+    one.add_argument("--skip-quorate", action="store_true", help="only ZooKeeper")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    cases = chosen_cases(arguments.only, arguments.quick)
+    builders: list[tuple[Callable[[Path, int], Cluster], float]] = []
+    if not arguments.skip_zookeeper:
+        builders.append((ZooKeeperCluster, arguments.warmup))
+    if not arguments.skip_quorate:
+        builders.append((QuorateCluster, min(1.0, arguments.warmup)))
+    results: dict[str, dict[Case, Load]] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-zookeeper-", dir=arguments.data)))
+        generator = LoadGenerator(folder)
+        for build, warmup_seconds in builders:
+            with build(folder, arguments.nodes) as cluster:
+                results[cluster.name] = measure(
+                    cluster, generator, cases, arguments.target, arguments.seconds, warmup_seconds
+                )
+    if len(results) == 2:
+        print(f"\n{table(results['ZooKeeper'], results['Quorate'], arguments.target)}")
+    if arguments.json is not None:
+        figures = {name: {str(case): load for case, load in loads.items()} for name, loads in results.items()}
+        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
+    failures = [load.failures() for loads in results.values() for load in loads.values() if load.failures()]
+    if failures:
+        raise BenchmarkError("requests failed, so these figures are not to be used: " + "; ".join(failures))
+
+
+if __name__ == "__main__":
+    with reported_errors():
+        main()
