@@ -199,10 +199,10 @@ def make_config(
 def render_config(config: NodeConfig) -> str:
     """The TOML text that reads back as `config`.  Settings at their default are left out."""
     lines = [
-        f"cluster = {json.dumps(config.cluster)}",
+        f"cluster = {_toml_text(config.cluster)}",
         f"node = {config.node}",
-        f"data = {json.dumps(str(config.data))}",
-        f"protocol = {json.dumps(config.protocol)}",
+        f"data = {_toml_text(str(config.data))}",
+        f"protocol = {_toml_text(config.protocol)}",
         "",
         "[members]",
         *(f'{node} = "{address}"' for node, address in sorted(config.members.items())),
@@ -215,6 +215,11 @@ def render_config(config: NodeConfig) -> str:
         if changed:
             lines += ["", f"[{name}]", *(f"{setting} = {getattr(section, setting)}" for setting in changed)]
     return "\n".join(lines) + "\n"
+
+
+def _toml_text(text: str) -> str:
+    # TOML's basic strings are JSON's, but TOML has no surrogate pairs and wants DEL escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 _NUMBER_SECTIONS = MappingProxyType({"timing": TimingConfig, "limits": LimitsConfig, "storage": StorageConfig})
@@ -354,7 +359,7 @@ class _Reader:
         elif not isinstance(data, str) or not data or "\0" in data:
             self._wrong("data", data, "must be the path of a folder")
         else:
-            return (folder / Path(data).expanduser()).absolute()
+            return (folder / data).absolute()
         return None
 
     def _protocol(self) -> str | None:
