@@ -395,7 +395,7 @@ class Log:
         """Zero a torn tail, so that no half of it is ever taken for something."""
         file = self._disk.open(torn.file)
         try:
-            file.write_at(torn.offset, bytes(torn.cut_bytes))
+            file.write_at(torn.offset, bytes(torn.bytes_cut))
             file.sync()
         finally:
             file.close()

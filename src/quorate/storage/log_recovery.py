@@ -46,11 +46,11 @@ from quorate.storage.log_segments import (
 
 @dataclass(frozen=True, slots=True)
 class TornTail:
-    """The end of a write that never became durable: `cut_bytes` from `offset` on hold nothing acknowledged."""
+    """The end of a write that never became durable: `bytes_cut` from `offset` on hold nothing acknowledged."""
 
     file: str
     offset: int
-    cut_bytes: int
+    bytes_cut: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ def _read_if_begun(disk: Disk, folder: str, sequence: int, contents: LogContents
     if vouched_for(data, sequence, stopped_at.offset):
         raise CorruptLog(path, stopped_at.offset, stopped_at.reason)
     cut_offset = stopped_at.offset if blocks else 0
-    cut_bytes = nonzero_bytes_after(data, cut_offset)
-    if cut_bytes:
-        contents.torn = TornTail(path, cut_offset, cut_bytes)
+    bytes_cut = nonzero_bytes_after(data, cut_offset)
+    if bytes_cut:
+        contents.torn = TornTail(path, cut_offset, bytes_cut)
     if isinstance(header, BadBytes) or not blocks:
         return None
     contents.end = stopped_at.offset
