@@ -19,8 +19,6 @@ from struct import Struct
 from struct import error as struct_error
 from typing import Final
 
-import msgspec
-
 from quorate.services.zookeeper.acls import AclCache
 from quorate.services.zookeeper.commands import (
     ATTACH,
@@ -35,24 +33,14 @@ from quorate.services.zookeeper.errors import ErrorCode
 from quorate.services.zookeeper.jute import JuteError, Reader
 from quorate.services.zookeeper.multi import apply_multi, read_multi
 from quorate.services.zookeeper.protocol import PASSWORD_BYTES, Op
+from quorate.services.zookeeper.session import Session
+from quorate.services.zookeeper.snapshot import Loaded, SnapshotLoader, SnapshotWriter
 from quorate.services.zookeeper.tree import EventItem, Result, Tree, Znode, refusal
 
 _unpack_int: Final = Struct(">i").unpack_from
 _unpack_header: Final = COMMAND_HEADER.unpack_from
 _BODY: Final = COMMAND_HEADER.size
 _PATH: Final = _BODY + 4
-
-
-class Session(msgspec.Struct, frozen=True, gc=False):
-    """A client's session.  Replaced, never changed: a snapshot may hold it."""
-
-    session_id: int
-    timeout_ms: int
-    password: bytes
-    owner: int
-    """The node that the client is, or was last, connected to."""
-    generation: int
-    """The zxid of the create_session or attach that made `owner` the owner."""
 
 
 Handler = Callable[[bytes, int, int], Result]
@@ -229,6 +217,21 @@ class Store:
         return (0, zxid, b"", tuple(events))
 
     # --- the whole state ----------------------------------------------------------------------
+
+    def snapshot(self) -> SnapshotWriter:
+        """The state as of this call, in slices.  At most one is open at a time; close it or exhaust it."""
+        return SnapshotWriter(self.tree, list(self.sessions.values()), self.zxid, self.time_ms)
+
+    def restore(self) -> SnapshotLoader:
+        """Start to replace the state.  Until `finish` returns the old state is held beside the new."""
+        return SnapshotLoader(self.acls, self._install)
+
+    def _install(self, loaded: Loaded) -> None:
+        self.tree.replace(loaded.root, loaded.node_count, loaded.ephemerals)
+        self.sessions.clear()
+        self.sessions.update(loaded.sessions)
+        self.zxid = loaded.zxid
+        self.time_ms = loaded.time_ms
 
     def summary(self) -> dict[str, int]:
         """Counts for status and metrics."""

@@ -159,9 +159,16 @@ class Tree:
         self._overlay_zxid = zxid.to_bytes(8, "big")
         self._recording = True
 
-    def stop_overlay(self) -> None:
-        self.overlay = None
+    def stop_overlay(self) -> dict[bytes, Preimage]:
+        """Stop keeping them; what was kept, by path."""
+        assert self.overlay is not None and self.undo is None
+        overlay, self.overlay = self.overlay, None
         self._recording = False
+        return overlay
+
+    def keep_root(self) -> None:
+        """Put the root's pre-image into the overlay now."""
+        self._record(b"/", self.root)
 
     def _record(self, path: bytes, node: Znode) -> None:
         """Called before a znode's fields change or it is deleted, while `_recording`."""
