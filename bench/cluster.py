@@ -317,6 +317,20 @@ class QuorateCluster:
         """The status document of one node's admin listener."""
         return self.ask(node, "GET", "/status")
 
+    def process_id(self, node: int) -> int:
+        """The process of one node: a child of `quorate up`, known by its settings file.  Raises BenchmarkError."""
+        assert self._process is not None
+        for text in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
+            if f"/node-{node}/".encode() in Path(f"/proc/{text}/cmdline").read_bytes():
+                return int(text)
+        raise BenchmarkError(f"node {node} has no process")
+
+    def kill(self) -> None:
+        """SIGKILL to all nodes, then end `quorate up`."""
+        for node in range(self._nodes):
+            os.kill(self.process_id(node), signal.SIGKILL)
+        self.stop()
+
     def ask(self, node: int, method: str, path: str) -> dict[str, Any]:
         """A request to a node's admin listener; its JSON answer.  Raises BenchmarkError."""
         url = f"http://127.0.0.1:{self._base + ADMIN_DISTANCE + node}{path}"

@@ -5,8 +5,8 @@
  *
  * Each connection is a session that keeps `window` requests outstanding.  Connections are dealt to the
  * addresses in turn.  Run in order: connect all; create the nodes that the operation needs; run the
- * operation for warm-up + seconds, or until `count` requests are answered; close the sessions.  Prints one
- * line of JSON.  Latencies run from the building of a request to the reading of its reply.
+ * operation for warm-up + seconds, or until `count` requests are answered, or until SIGTERM; close the
+ * sessions.  Prints one line of JSON.  Latencies run from the building of a request to the reading of its reply.
  *
  * Operations: setData, getData (each connection on a node of its own, or one of `nodes` by chance), mixed
  * (80 % getData), create (new persistent nodes, one parent per connection), tree (`parents` parents with
@@ -22,6 +22,7 @@
 #include <getopt.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -313,6 +314,12 @@ static phase current;
 static long issued, wanted, answered; /* of the current phase; `wanted` < 0: until `stop_ns` */
 static int64_t measure_from_ns, stop_ns, measured_until_ns, last_answer_ns;
 static struct rusage usage_from, usage_until;
+static volatile sig_atomic_t stop_asked;
+
+static void ask_to_stop(int number) {
+    (void)number;
+    stop_asked = 1;
+}
 
 /* The part of `prefix` before its n-th slash after the first; NULL when it has fewer. */
 static const char *prefix_part(long n, char *path, size_t size) {
@@ -464,6 +471,11 @@ static void run_phase(void) {
     int64_t pinged_ns = now_ns();
     int counting = 0; /* whether measurement has begun and not ended: for the CPU time */
     for (int64_t now = now_ns(); !phase_is_over(now); now = now_ns()) {
+        if (current == RUNNING && stop_asked && (wanted >= 0 || now < stop_ns)) {
+            wanted = -1;
+            stop_ns = now;
+            seconds = now > measure_from_ns ? (double)(now - measure_from_ns) / 1e9 : 0;
+        }
         if (current == RUNNING && counting == 0 && now >= measure_from_ns) {
             getrusage(RUSAGE_SELF, &usage_from);
             counting = 1;
@@ -557,6 +569,8 @@ static void parse_arguments(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     parse_arguments(argc, argv);
+    struct sigaction action = {.sa_handler = ask_to_stop};
+    sigaction(SIGTERM, &action, NULL);
     value = checked(malloc((size_t)value_size + 1));
     memset(value, 'x', (size_t)value_size);
     all = checked(calloc((size_t)connections, sizeof *all));

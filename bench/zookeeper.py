@@ -2,7 +2,7 @@
 
 Three nodes each on loopback, both syncing before they acknowledge; 100-byte values; the load generator is
 `zkload.c`, whose own share of one core is printed, since on a small machine it competes with the servers.
-ZooKeeper gets several seconds of the same load before each measurement, for the JIT; Quorate one second.
+Each operation is run under the heaviest load before anything is measured, for ZooKeeper's JIT.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ VALUE_BYTES = 100
 OPERATIONS = ("setData", "getData", "create")
 LOADS = ((1, 1), (16, 1), (64, 1), (64, 8))
 """(connections, window)"""
+HEAVIEST_LOAD = LOADS[-1]
+CASE_WARMUP_SECONDS = 1.0
 TARGETS = {("setData", 64, 8): 3.0, ("getData", 64, 8): 2.0, ("setData", 1, 1): 1.0, ("getData", 1, 1): 1.0}
 """Least ratio of Quorate's throughput to ZooKeeper's, against the leader."""
 
@@ -57,6 +59,18 @@ def endpoint_of(cluster: Cluster, target: str) -> str:
     raise BenchmarkError(f"{cluster.name} has no {target}")
 
 
+def run_case(cluster: Cluster, generator: LoadGenerator, case: Case, target: str, **times: float) -> Load:
+    return generator.run(
+        [endpoint_of(cluster, target)],
+        op=case.operation,
+        connections=case.connections,
+        window=case.window,
+        size=VALUE_BYTES,
+        prefix=f"/zkload-{case}{'-warm-up' if 'warmup' not in times else ''}",
+        **times,
+    )
+
+
 def measure(
     cluster: Cluster,
     generator: LoadGenerator,
@@ -65,19 +79,12 @@ def measure(
     seconds: float,
     warmup_seconds: float,
 ) -> dict[Case, Load]:
-    """Each case in turn; warm-up is part of each, so that the JIT has seen the operation."""
+    """Each operation is first run under the heaviest load for the warm-up, then each case with a second of its own."""
+    for operation in dict.fromkeys(case.operation for case in cases):
+        run_case(cluster, generator, Case(operation, *HEAVIEST_LOAD), target, seconds=warmup_seconds)
     results = {}
     for case in cases:
-        load = generator.run(
-            [endpoint_of(cluster, target)],
-            op=case.operation,
-            connections=case.connections,
-            window=case.window,
-            seconds=seconds,
-            warmup=warmup_seconds,
-            size=VALUE_BYTES,
-            prefix=f"/zkload-{case}",
-        )
+        load = run_case(cluster, generator, case, target, seconds=seconds, warmup=CASE_WARMUP_SECONDS)
         print(f"{cluster.name:>9}  {case!s:<14} {describe(load)}", flush=True)
         results[case] = load
     return results
@@ -114,7 +121,7 @@ def table(zookeeper: dict[Case, Load], quorate: dict[Case, Load], target: str) -
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement (default 5)")
-    parser.add_argument("--warmup", type=float, default=5.0, help="ZooKeeper's warm-up before each (default 5)")
+    parser.add_argument("--warmup", type=float, default=5.0, help="warm-up with each operation (default 5)")
     parser.add_argument("--only", metavar="WORDS", help="cases whose name contains a word: setData,getData-64x8")
     parser.add_argument("--quick", action="store_true", help="only the cases that have a target")
     parser.add_argument("--target", choices=("leader", "follower"), default="leader", help="node to load")
@@ -130,19 +137,19 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     cases = chosen_cases(arguments.only, arguments.quick)
-    builders: list[tuple[Callable[[Path, int], Cluster], float]] = []
+    builders: list[Callable[[Path, int], Cluster]] = []
     if not arguments.skip_zookeeper:
-        builders.append((ZooKeeperCluster, arguments.warmup))
+        builders.append(ZooKeeperCluster)
     if not arguments.skip_quorate:
-        builders.append((QuorateCluster, min(1.0, arguments.warmup)))
+        builders.append(QuorateCluster)
     results: dict[str, dict[Case, Load]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-zookeeper-", dir=arguments.data)))
         generator = LoadGenerator(folder)
-        for build, warmup_seconds in builders:
+        for build in builders:
             with build(folder, arguments.nodes) as cluster:
                 results[cluster.name] = measure(
-                    cluster, generator, cases, arguments.target, arguments.seconds, warmup_seconds
+                    cluster, generator, cases, arguments.target, arguments.seconds, arguments.warmup
                 )
     if len(results) == 2:
         print(f"\n{table(results['ZooKeeper'], results['Quorate'], arguments.target)}")
