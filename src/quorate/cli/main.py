@@ -18,6 +18,7 @@ COMMANDS = MappingProxyType(
         "up": "quorate.cli.up:up",
         "status": "quorate.cli.status:status",
         "node": "quorate.cli.node:node",
+        "log": "quorate.cli.log:log",
     }
 )
 """Command -> where it is, in the order in which help shows them."""

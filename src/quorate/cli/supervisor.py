@@ -23,7 +23,7 @@ LONGEST_PAUSE_S = 30.0
 STEADY_AFTER_S = 20.0
 """A node that ran this long starts again after the first pause; one that fails sooner waits twice as long."""
 
-LOG_TAIL_LINES = 8
+LOG_TAIL_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
