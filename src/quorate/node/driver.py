@@ -172,7 +172,7 @@ class Driver:
         self._arm_timer()
 
     def _write(self) -> bool:
-        """Write the block.  False where the disk has no room even for it: what rests on it waits, and is tried again."""
+        """Write the block.  False where the disk has no room even for it: what rests on it waits and is retried."""
         try:
             self._log.write()
         except DiskFull as error:

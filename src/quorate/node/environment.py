@@ -21,3 +21,5 @@ class Environment:
     """Unix time in milliseconds."""
     random: Random
     """In production one that cannot be predicted: session passwords are drawn from it."""
+    process_id: int = 0
+    """For status only."""

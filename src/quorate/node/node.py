@@ -78,9 +78,13 @@ class Node:
         self._dropping = False
 
         disk = environment.disk
-        self._identity = Identity.open(disk, config.cluster, config.node, self._random_hex())
+        known = Identity.load(disk) is not None
         self._snapshots = Snapshots(disk)
         self._log, recovery = Log.open(disk, segment_bytes=config.storage.segment_bytes)
+        if known and recovery.fresh:
+            raise DamagedData("this data folder has been in use, but its log is gone: what the node voted is forgotten")
+        # Only now, so that a first start which is cut short leaves no identity without a log.
+        self._identity = Identity.open(disk, config.cluster, config.node, self._random_hex())
         if recovery.torn is not None:
             torn = recovery.torn
             _log.warning("cut a torn tail of %d bytes from %s at offset %d", torn.bytes_cut, torn.file, torn.offset)
@@ -337,6 +341,7 @@ class Node:
             "cluster": config.cluster,
             "node": config.node,
             "incarnation": self._identity.incarnation,
+            "pid": self._environment.process_id,
             "uptime_s": round(self._loop.time() - self._started_s, 3),
             "protocol": config.protocol,
             "role": first["role"],
@@ -347,7 +352,7 @@ class Node:
             "members": members,
             "groups": groups,
             "log_bytes": self._log.size_bytes(),
-            "log_segments": self._log.segments(),
+            "log_segments": len(self._log.segments()),
             "log_full": self._log.full,
             "loop_longest_stop_ms": round(self._watch.longest_stop_ms, 3),
             "endpoints": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import random
 import signal
 import sys
@@ -84,12 +85,12 @@ async def _run(config: NodeConfig) -> int:
 
 
 async def _run_on(config: NodeConfig, disk: RealDisk, stopping: asyncio.Event) -> int:
-    environment = Environment(disk, lambda: time.time_ns() // 1_000_000, random.SystemRandom())
+    environment = Environment(disk, lambda: time.time_ns() // 1_000_000, random.SystemRandom(), os.getpid())
     listen = config.listen.zookeeper
     services = [HostedService(ZOOKEEPER_GROUP, ZOOKEEPER, listen.host, listen.port)]
     try:
         node = Node(config, environment, services)
-    except (CorruptLog, DamagedIdentity) as error:
+    except (CorruptLog, DamagedIdentity, DamagedData) as error:
         return _damaged(error)
     except (IdentityMismatch, UnknownLogFormat) as error:
         _log.error("%s", error)
