@@ -53,7 +53,6 @@ class NodeStatus(msgspec.Struct, frozen=True):
     ready: bool
     members: tuple[MemberStatus, ...]
     groups: tuple[GroupStatus, ...]
-    pid: int
     log_bytes: int = 0
     log_full: bool = False
     endpoints: Mapping[str, str] = {}

@@ -1,0 +1,127 @@
+"""`quorate up`: what it checks before anything starts, and what it says."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from quorate.cli.cluster_folder import ClusterMark, locked_folder, open_cluster, write_node_config
+from quorate.cli.errors import CommandError
+from quorate.cli.main import main
+from quorate.cli.ports import BasePorts, check_ports
+from quorate.cli.up import node_config, what_to_try
+from quorate.node.config import Address, load_config
+
+
+def up(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["up", *arguments])
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another program listens on."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield server.getsockname()[1]
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        servers = [held.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
+
+
+@pytest.mark.parametrize("option", ["zookeeper", "peer", "admin"])
+def test_a_port_in_use_is_named_with_its_option(tmp_path: Path, taken: int, option: str) -> None:
+    ports = dict(zip(("zookeeper", "peer", "admin"), free_ports(3), strict=True)) | {option: taken}
+    arguments = [argument for name, port in ports.items() for argument in (f"--{name}-port", str(port))]
+    result = up("--nodes", "1", "--data", str(tmp_path / "lab"), *arguments)
+    assert result.exit_code == 1
+    assert f"port {taken} (--{option}-port, node 0) is in use by another program" in result.output
+    assert result.output.count("in use") == 1
+    assert not (tmp_path / "lab" / "node-0").exists(), "nothing was started"
+
+
+def test_nothing_is_deleted_while_a_port_is_in_use(tmp_path: Path, taken: int) -> None:
+    with locked_folder(tmp_path):
+        mark = open_cluster(tmp_path, 1, None, default_nodes=3)
+    result = up("--nodes", "1", "--fresh", "--data", str(tmp_path), "--zookeeper-port", str(taken))
+    assert result.exit_code == 1
+    with locked_folder(tmp_path):
+        assert open_cluster(tmp_path, None, None, default_nodes=3) == mark
+
+
+def test_ports_that_overlap_are_refused() -> None:
+    with pytest.raises(CommandError) as caught:
+        check_ports(BasePorts(2181, 2183, 4181), 3)
+    assert "port 2183 (--zookeeper-port, node 2) is wanted by --peer-port of node 0 too" in caught.value.message
+
+
+def test_ports_beyond_the_last_are_refused() -> None:
+    zookeeper, peer = free_ports(2)
+    with pytest.raises(CommandError, match=r"port 65536 \(--admin-port, node 1\) does not exist"):
+        check_ports(BasePorts(zookeeper, peer, 65535), 2)
+
+
+def test_a_connection_that_lingers_does_not_count_as_use() -> None:
+    """TIME_WAIT of an earlier run must not keep the next from starting."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+        accepted.close()
+        assert client.recv(1) == b""
+        client.close()
+    peer, admin = free_ports(2)
+    check_ports(BasePorts(port, peer, admin), 1)
+
+
+def test_another_number_of_nodes_is_refused(tmp_path: Path) -> None:
+    with locked_folder(tmp_path):
+        open_cluster(tmp_path, 3, None, default_nodes=3)
+    result = up("--nodes", "5", "--data", str(tmp_path))
+    assert result.exit_code == 1
+    assert "was made with 3 nodes, not 5" in result.output
+
+
+def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
+    with locked_folder(tmp_path):
+        result = up("--data", str(tmp_path))
+    assert result.exit_code == 1
+    assert "another `quorate up`" in result.output
+
+
+@pytest.mark.parametrize("nodes", ["0", "10", "three"])
+def test_a_senseless_number_of_nodes_is_refused(nodes: str) -> None:
+    result = up("--nodes", nodes)
+    assert result.exit_code == 2
+    assert "--nodes" in result.output
+
+
+def test_the_nodes_settings(tmp_path: Path) -> None:
+    mark = ClusterMark("lab", 3, "raft")
+    configs = [node_config(tmp_path, mark, BasePorts(2181, 3181, 4181), node) for node in range(3)]
+    for node, config in enumerate(configs):
+        assert load_config(write_node_config(tmp_path, config)) == config
+        assert config.listen.zookeeper == Address("127.0.0.1", 2181 + node)
+        assert config.listen.peer == config.members[node] == Address("127.0.0.1", 3181 + node)
+        assert config.listen.admin == Address("127.0.0.1", 4181 + node)
+        assert config.data == tmp_path / f"node-{node}" / "data"
+
+
+def test_what_to_try_is_python_that_runs(tmp_path: Path) -> None:
+    configs = [node_config(tmp_path, ClusterMark("lab", 3, "raft"), BasePorts(2181, 3181, 4181), n) for n in range(3)]
+    text = what_to_try(configs, 4711, tmp_path)
+    program = re.search(r"\n  from kazoo.*?\n\n", text, re.DOTALL)
+    assert program is not None
+    compile(re.sub(r"^  ", "", program[0], flags=re.MULTILINE), "<what to try>", "exec")
+    assert 'hosts="127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183"' in text
+    assert "kill -9 4711" in text
+    assert "--endpoint" not in text
+    elsewhere = [node_config(tmp_path, ClusterMark("lab", 1, "raft"), BasePorts(2191, 3181, 4191), 0)]
+    assert "status --endpoint 127.0.0.1:4191" in what_to_try(elsewhere, 4711, tmp_path)
