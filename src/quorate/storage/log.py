@@ -101,7 +101,7 @@ class Log:
             raise
         except OSError as error:
             raise LogSyncFailed(f"the log could not be made ready: {error}") from error
-        return log, Recovery(contents.groups, contents.torn, contents.active is None)
+        return log, Recovery(contents.groups, next(iter(contents.torn), None), contents.active is None)
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -368,8 +368,8 @@ class Log:
         """Make the disk agree with what was read, and open the files.  Raises OSError."""
         for sequence in contents.leftovers:
             self._disk.remove(segment_path(self._folder, sequence))
-        if contents.torn is not None:
-            self._cut(contents.torn)
+        for torn in contents.torn:
+            self._cut(torn)
         self._disk.sync_folder(self._folder)
         self._marks = contents.marks
         self._oldest_needed = contents.oldest_needed

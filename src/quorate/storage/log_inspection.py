@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeAlias
 
 from quorate.consensus.records import CompactedThrough, SaveEntry, SaveState, TruncateFrom
@@ -72,7 +73,7 @@ Inspected: TypeAlias = InspectedSegment | InspectedRecord | Damage | TornTail
 def inspect(disk: Disk, folder: str = "log") -> Iterator[Inspected]:
     """Everything in a log, in order; goes on behind damage.  Raises UnknownLogFormat, OSError."""
     sequences = segment_sequences(disk, folder)
-    for sequence, next_sequence in zip(sequences, [*sequences[1:], None], strict=True):
+    for sequence, next_sequence in zip_longest(sequences, sequences[1:]):
         path = segment_path(folder, sequence)
         data = read_whole(disk, path)
         yield from _inspect_segment(path, data, sequence, _stated_end(disk, folder, next_sequence))

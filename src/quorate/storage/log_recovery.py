@@ -80,7 +80,8 @@ class LogContents:
     not_begun: int | None = None
     """A file after the active one: the spare, or one whose first write was torn."""
     oldest_needed: int = 1
-    torn: TornTail | None = None
+    torn: list[TornTail] = field(default_factory=list)
+    """A crash leaves one at most; a file after the active one may hold stray bytes besides."""
 
 
 def read_log(disk: Disk, folder: str) -> LogContents:
@@ -98,12 +99,10 @@ def read_log(disk: Disk, folder: str) -> LogContents:
             return contents
         if sequences[-1] != contents.not_begun - 1:
             raise CorruptLog(segment_path(folder, contents.not_begun - 1), 0, "the segment is missing")
-        torn_rotation = contents.torn
         newest = _read_if_begun(disk, folder, sequences[-1], contents)
         if newest is None:
             # The next file was created only after a sync of this one, so this one had been begun.
             raise CorruptLog(segment_path(folder, sequences[-1]), 0, "the segment's beginning is damaged")
-        contents.torn = contents.torn or torn_rotation
     contents.active = sequences[-1]
     _replay_all(disk, folder, sequences, newest, contents)
     return contents
@@ -122,7 +121,6 @@ def _read_if_begun(disk: Disk, folder: str, sequence: int, contents: LogContents
     """The last segment's blocks; None where it was not begun: blank, or its first write was torn."""
     path = segment_path(folder, sequence)
     data = read_whole(disk, path)
-    contents.torn = None
     header = read_segment_header(path, data, sequence)
     if isinstance(header, BadBytes):
         stopped_at = header
@@ -139,7 +137,7 @@ def _read_if_begun(disk: Disk, folder: str, sequence: int, contents: LogContents
     cut_offset = stopped_at.offset if blocks else 0
     bytes_cut = nonzero_bytes_after(data, cut_offset)
     if bytes_cut:
-        contents.torn = TornTail(path, cut_offset, bytes_cut)
+        contents.torn.append(TornTail(path, cut_offset, bytes_cut))
     if isinstance(header, BadBytes) or not blocks:
         return None
     contents.end = stopped_at.offset
