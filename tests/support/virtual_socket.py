@@ -235,7 +235,7 @@ class VirtualTransport(asyncio.Transport):
 
     def close(self) -> None:
         """What was written is still sent."""
-        if self._closing:
+        if self._closing or not self.machine.alive:
             return
         self.write_eof()
         self._closing = True
@@ -245,7 +245,8 @@ class VirtualTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """What has not been delivered is lost, and the other end sees a reset."""
-        if self._lost:
+        # A killed machine's tasks do run their `finally` when they are collected; nobody may hear of it.
+        if self._lost or not self.machine.alive:
             return
         self.peer._inbox.clear()
         self.peer._inbox_bytes = 0
