@@ -37,8 +37,6 @@ def _read_item(op: int, reader: Reader, acls: AclCache) -> Item:
         data_buffer = pack_buffer(reader.buffer("data"))
         acl = acls.read(reader)
         flags = reader.int32("flags")
-        if not 0 <= flags <= 6:
-            raise JuteError(f"flags of a create in a multi: expected 0 to 6, found {flags}")
         if op == Op.CREATE_TTL:
             reader.int64("ttl")
         return (op, path, data_buffer, acl, flags)

@@ -246,7 +246,9 @@ class SnapshotLoader:
             self._sessions.update((session.session_id, session) for session in part.sessions)
         elif isinstance(part, Families):
             for parent_path, nodes in part.families:
-                self._add_family(self._find(parent_path), parent_path + b"/", nodes, part.acl_table)
+                # A slice may end between a parent and its first child that is written.
+                if nodes.names:
+                    self._add_family(self._find(parent_path), parent_path + b"/", nodes, part.acl_table)
         else:
             self._add_preimages(part)
 
@@ -279,7 +281,7 @@ class SnapshotLoader:
         names = nodes.names
         made = self._make(nodes, acl_table)
         if parent.children.keys().isdisjoint(names):
-            if parent.children is NO_CHILDREN and names:
+            if parent.children is NO_CHILDREN:
                 parent.children = {}
             before = len(parent.children)
             parent.children.update(zip(names, made, strict=True))

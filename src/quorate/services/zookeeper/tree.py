@@ -212,7 +212,7 @@ class Tree:
             path += b"%010d" % creates
         name = path[slash + 1 :]
         if not (name.isalnum() or is_name(name)):
-            return refusal(ErrorCode.BAD_ARGUMENTS, zxid)
+            return refusal(ErrorCode.NODE_EXISTS if path == b"/" else ErrorCode.BAD_ARGUMENTS, zxid)
         siblings = parent.children
         if name in siblings:
             return refusal(ErrorCode.NODE_EXISTS, zxid)
