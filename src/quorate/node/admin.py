@@ -98,7 +98,7 @@ class _AdminConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._deadline = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_S, self._transport.abort)
+        self._deadline = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_S, self._timed_out)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -125,6 +125,10 @@ class _AdminConnection(asyncio.Protocol):
         except h11.RemoteProtocolError as error:
             self._send(_text(HTTPStatus(error.error_status_hint), f"{error}\n"))
 
+    def _timed_out(self) -> None:
+        if self._transport is not None:
+            self._send(_text(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {REQUEST_TIMEOUT_S:.0f} s\n"))
+
     def _respond(self) -> None:
         assert self._request is not None
         method = self._request.method.decode("ascii")
@@ -134,7 +138,7 @@ class _AdminConnection(asyncio.Protocol):
     def _send(self, answer: Answer) -> None:
         assert self._transport is not None
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self._transport.abort()
+            self._transport.close()
             return
         status, content_type, body = answer
         head = h11.Response(
