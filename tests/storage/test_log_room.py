@@ -1,0 +1,149 @@
+"""A disk without room: entries are refused early, votes still fit, and nothing is lost."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from quorate.consensus.records import CompactedThrough, Recovered, SaveState
+from quorate.storage.disk import DiskFull
+from quorate.storage.log import Log
+from quorate.storage.real_disk import RealDisk
+from tests.storage.log_model import entry
+from tests.support.memory_disk import MemoryDisk
+
+SEGMENT_BYTES = 1024
+
+
+def fill_until_full(log: Log) -> int:
+    """Write entries until the log says that it is full; returns the last position."""
+    position = 0
+    while not log.full:
+        position += 1
+        log.append(0, [entry(position, bytes(60))])
+        log.commit()
+    return position
+
+
+def test_without_a_spare_the_log_is_full_but_takes_small_records() -> None:
+    disk = MemoryDisk(capacity_bytes=3 * SEGMENT_BYTES)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    last = fill_until_full(log)
+    assert not log.try_allocate()
+    log.append(0, [SaveState(b"voted")])
+    log.commit()
+    recovered = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0]
+    assert (recovered.state, len(recovered.entries)) == (b"voted", last)
+    disk.capacity_bytes = 4 * SEGMENT_BYTES
+    assert log.try_allocate()
+    assert not log.full
+
+
+def test_a_write_without_room_writes_nothing_and_keeps_its_records() -> None:
+    disk = MemoryDisk(capacity_bytes=2 * SEGMENT_BYTES)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    position = fill_until_full(log)
+    before = disk.written_bytes
+    with pytest.raises(DiskFull):
+        for _ in range(20):
+            position += 1
+            before = disk.written_bytes
+            log.append(0, [entry(position, bytes(60))])
+            log.commit()
+    assert disk.written_bytes == before
+    with pytest.raises(DiskFull):
+        log.write()
+    disk.capacity_bytes = None
+    log.commit()
+    recovered = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0]
+    assert [entry.position for entry in recovered.entries] == list(range(1, position + 1))
+
+
+def test_released_segments_make_room() -> None:
+    disk = MemoryDisk(capacity_bytes=4 * SEGMENT_BYTES)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    last = fill_until_full(log)
+    log.append(0, [CompactedThrough(last, 1)])
+    log.commit()
+    assert log.release() == 3
+    log.commit()
+    assert log.try_allocate()
+    assert Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0] == Recovered(
+        None, CompactedThrough(last, 1)
+    )
+
+
+def test_a_block_larger_than_the_room_left_is_refused_whole() -> None:
+    disk = MemoryDisk(capacity_bytes=3 * SEGMENT_BYTES)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    log.append(0, [entry(1, bytes(5 * SEGMENT_BYTES))])
+    with pytest.raises(DiskFull):
+        log.write()
+    disk.capacity_bytes = None
+    log.commit()
+    assert len(Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0].entries) == 1
+
+
+def test_a_log_that_does_not_fit_at_all_leaves_no_file_behind() -> None:
+    disk = MemoryDisk(capacity_bytes=SEGMENT_BYTES - 1)
+    with pytest.raises(DiskFull):
+        Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    assert disk.list("log") == []
+    disk.capacity_bytes = SEGMENT_BYTES
+    log, recovery = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    assert recovery.fresh
+    assert log.full
+
+
+def test_a_full_log_opens_again_and_keeps_its_spare() -> None:
+    disk = MemoryDisk(capacity_bytes=2 * SEGMENT_BYTES)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    log.append(0, [entry(1)])
+    log.commit()
+    again, _ = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)
+    assert not again.full
+    fill_until_full(again)
+
+
+@pytest.fixture
+def small_file_system(tmp_path: Path) -> Iterator[Path]:
+    mount_point = tmp_path / "small"
+    mount_point.mkdir()
+    try:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(mount_point)], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        pytest.skip("NOT TESTED on a real full file system: there is no mount command")
+    if mounted.returncode:
+        pytest.skip(f"NOT TESTED on a real full file system: no tmpfs may be mounted here: {mounted.stderr.strip()}")
+    yield mount_point
+    # Lazily: where the test failed, its files are still open.
+    subprocess.run(["umount", "--lazy", str(mount_point)], check=True)
+
+
+def test_on_a_real_full_file_system(small_file_system: Path) -> None:
+    disk = RealDisk(small_file_system)
+    segment_bytes = 32 << 10
+    log, _ = Log.open(disk, segment_bytes=segment_bytes)
+    position = 0
+    while not log.full:
+        position += 1
+        log.append(0, [entry(position, bytes(1000))])
+        log.commit()
+    assert disk.free_bytes() < segment_bytes
+    log.append(0, [SaveState(b"voted")])
+    log.commit()
+    log.append(0, [CompactedThrough(position, 1)])
+    log.commit()
+    assert log.release() > 0
+    log.commit()
+    assert log.try_allocate()
+    log.close()
+    log, recovery = Log.open(disk, segment_bytes=segment_bytes)
+    assert recovery.groups == {0: Recovered(b"voted", CompactedThrough(position, 1))}
+    log.close()
+    disk.close()

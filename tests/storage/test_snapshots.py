@@ -1,0 +1,220 @@
+"""Snapshot files: whole or not there, and never believed when damaged."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorate.storage import snapshots as snapshots_module
+from quorate.storage.disk import DiskFull
+from quorate.storage.snapshots import CorruptSnapshot, SnapshotInfo, Snapshots
+from tests.support.memory_disk import MemoryDisk
+
+SLICES = [b"first", b"", b"x" * 1000, bytes(range(256)) * 20]
+
+
+async def write(snapshots: Snapshots, slices: list[bytes], position: int = 7, group: int = 1) -> SnapshotInfo:
+    writer = snapshots.create(group, position, 3, "zookeeper")
+    for slice_ in slices:
+        await writer.write(slice_)
+    return await writer.finish()
+
+
+async def send(source: Snapshots, info: SnapshotInfo, target: Snapshots, chunk_bytes: int) -> SnapshotInfo:
+    receiver = target.receive(info.group, info.position, info.generation, info.size_bytes, info.service)
+    for offset in range(0, info.size_bytes, chunk_bytes):
+        receiver.write(offset, source.read_chunk(info, offset, chunk_bytes))
+    return await receiver.finish()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.binary(max_size=3000), max_size=10))
+def test_slices_come_back_with_their_bounds(slices: list[bytes]) -> None:
+    disk = MemoryDisk()
+    snapshots = Snapshots(disk)
+    info = asyncio.run(write(snapshots, slices))
+    assert list(snapshots.open(info)) == slices
+    assert snapshots.newest(1) == info
+    assert info.size_bytes == disk.open(info.path).size()
+
+
+def test_slices_larger_than_the_read_buffer_come_back() -> None:
+    snapshots = Snapshots(MemoryDisk())
+    slices = [bytes([number]) * (700_000 * number) for number in range(5)]
+    assert list(snapshots.open(asyncio.run(write(snapshots, slices)))) == slices
+
+
+def test_the_newest_is_found_by_group_and_older_ones_can_go() -> None:
+    snapshots = Snapshots(MemoryDisk())
+    for group, position in ((1, 7), (1, 100), (1, 20), (11, 900)):
+        asyncio.run(write(snapshots, SLICES, position, group))
+    assert [info.position for info in snapshots.all(1)] == [100, 20, 7]
+    assert snapshots.newest(2) is None
+    snapshots.remove_older(1, 20)
+    assert [info.position for info in snapshots.all(1)] == [100, 20]
+    assert [info.position for info in snapshots.all(11)] == [900]
+
+
+def test_a_finished_snapshot_survives_a_crash_and_an_unfinished_one_is_cleaned_up() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        snapshots = Snapshots(disk)
+        await write(snapshots, SLICES)
+        unfinished = snapshots.create(1, 8, 3, "zookeeper")
+        await unfinished.write(b"some")
+        for seed in range(20):
+            after = Snapshots(survivor := disk.crash(Random(seed)))
+            newest = after.newest(1)
+            assert newest is not None
+            assert newest.position == 7
+            assert list(after.open(newest)) == SLICES
+            assert len(survivor.list("snapshots")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_abandoned_snapshot_leaves_nothing() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        snapshots = Snapshots(disk)
+        writer = snapshots.create(1, 8, 3, "zookeeper")
+        await writer.write(b"some")
+        writer.abandon()
+        receiver = snapshots.receive(1, 9, 3, 100, "zookeeper")
+        receiver.write(0, b"some")
+        receiver.abandon()
+        assert disk.list("snapshots") == []
+        writer = snapshots.create(1, 8, 3, "zookeeper")
+        await writer.finish()
+        writer.abandon()
+        assert snapshots.newest(1) is not None
+
+    asyncio.run(scenario())
+
+
+def test_every_flipped_bit_is_found() -> None:
+    disk = MemoryDisk()
+    snapshots = Snapshots(disk)
+    info = asyncio.run(write(snapshots, [b"first", b"", b"x" * 200]))
+    random = Random(1)
+    for offset in range(info.size_bytes):
+        damaged = disk.killed()
+        damaged.flip_bit(info.path, offset * 8 + random.randrange(8))
+        with pytest.raises(CorruptSnapshot) as caught:
+            list(Snapshots(damaged).open(info))
+        assert caught.value.file == info.path
+        assert caught.value.offset <= offset
+
+
+def test_every_cut_is_found() -> None:
+    disk = MemoryDisk()
+    snapshots = Snapshots(disk)
+    info = asyncio.run(write(snapshots, [b"first", b"x" * 200]))
+    for size_bytes in range(info.size_bytes):
+        cut = disk.killed()
+        cut.open(info.path).truncate(size_bytes)
+        found = Snapshots(cut).newest(1)
+        assert found is not None
+        with pytest.raises(CorruptSnapshot):
+            list(Snapshots(cut).open(found))
+    longer = disk.killed()
+    longer.open(info.path).write_at(info.size_bytes, b"\0")
+    found = Snapshots(longer).newest(1)
+    assert found is not None
+    with pytest.raises(CorruptSnapshot, match="goes on after its end"):
+        list(Snapshots(longer).open(found))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    disk = MemoryDisk()
+    snapshots = Snapshots(disk)
+    info = asyncio.run(write(snapshots, SLICES))
+    file = disk.open(info.path)
+    file.truncate(68)
+    file.write_at(68, data)
+    found = snapshots.newest(1)
+    assert found is not None
+    with pytest.raises(CorruptSnapshot):
+        list(snapshots.open(found))
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 37, 1000, 1 << 20])
+def test_a_snapshot_travels_in_chunks(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots_module, "WRITE_BACK_BYTES", 512)
+    source = Snapshots(MemoryDisk())
+    target = Snapshots(MemoryDisk())
+
+    async def scenario() -> None:
+        info = await write(source, SLICES)
+        assert await send(source, info, target, chunk_bytes) == info
+        assert list(target.open(info)) == SLICES
+
+    asyncio.run(scenario())
+
+
+def test_a_snapshot_damaged_on_its_way_is_refused_and_gone() -> None:
+    source_disk, target_disk = MemoryDisk(), MemoryDisk()
+    source, target = Snapshots(source_disk), Snapshots(target_disk)
+
+    async def scenario() -> None:
+        info = await write(source, SLICES)
+        source_disk.flip_bit(info.path, 8 * 200)
+        with pytest.raises(CorruptSnapshot):
+            await send(source, info, target, 100)
+        assert target_disk.list("snapshots") == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("missing", ["middle", "end", "too much"])
+def test_a_snapshot_that_did_not_come_whole_is_refused(missing: str) -> None:
+    source, target = Snapshots(MemoryDisk()), Snapshots(MemoryDisk())
+
+    async def scenario() -> None:
+        info = await write(source, SLICES)
+        receiver = target.receive(info.group, info.position, info.generation, info.size_bytes, info.service)
+        data = source.read_chunk(info, 0, info.size_bytes)
+        if missing == "middle":
+            receiver.write(0, data[:100])
+            receiver.write(200, data[200:])
+        elif missing == "end":
+            receiver.write(0, data[:-10])
+        else:
+            receiver.write(0, data + b"more")
+        with pytest.raises(CorruptSnapshot):
+            await receiver.finish()
+        assert target.newest(1) is None
+
+    asyncio.run(scenario())
+
+
+def test_another_snapshot_than_the_announced_one_is_refused() -> None:
+    source, target = Snapshots(MemoryDisk()), Snapshots(MemoryDisk())
+
+    async def scenario() -> None:
+        info = await write(source, SLICES)
+        receiver = target.receive(info.group, info.position + 1, info.generation, info.size_bytes, info.service)
+        receiver.write(0, source.read_chunk(info, 0, info.size_bytes))
+        with pytest.raises(CorruptSnapshot, match="header says"):
+            await receiver.finish()
+
+    asyncio.run(scenario())
+
+
+def test_a_snapshot_that_does_not_fit_is_refused_before_it_comes() -> None:
+    disk = MemoryDisk(capacity_bytes=10_000)
+    snapshots = Snapshots(disk)
+    with pytest.raises(DiskFull):
+        snapshots.receive(1, 5, 5, 20_000, "zookeeper")
+    assert disk.list("snapshots") == []
+    writer = snapshots.create(1, 5, 5, "zookeeper")
+    with pytest.raises(DiskFull):
+        asyncio.run(writer.write(bytes(20_000)))
+    writer.abandon()
+    assert disk.list("snapshots") == []
