@@ -323,9 +323,12 @@ class SnapshotLoader:
             _adopt(parent, name, node)
             self._filled_count += 1
             return
-        if not present.stat:
-            self._placeholder_count -= 1
-            self._filled_count += 1
+        if present.stat:
+            if (present.data_buffer, present.stat, present.acl) != (node.data_buffer, node.stat, node.acl):
+                raise ValueError(f"snapshot: a znode named {name!r} comes twice, with differences")
+            return
+        self._placeholder_count -= 1
+        self._filled_count += 1
         present.data_buffer, present.stat, present.acl = node.data_buffer, node.stat, node.acl
 
     def _note_ephemeral(self, path: bytes, stat: bytes) -> None:
