@@ -293,6 +293,8 @@ def test_kill_resets_connections_and_runs_nothing_more() -> None:
         await asyncio.sleep(0.35)
         server.transport.write(b"last words")
         loop.kill(SERVER)
+        server.transport.write(b" of a ghost")
+        server.transport.abort()
         assert isinstance(await client.lost, ConnectionResetError)
         assert client.received == b"last words"
         await asyncio.sleep(10)

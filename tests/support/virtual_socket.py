@@ -185,7 +185,7 @@ class VirtualTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self._ended or self._closing, "write after write_eof"
-        if not data or self._ended:
+        if not data or self._ended or not self.machine.alive:
             return
         if not self.peer.machine.alive or self.peer._lost:
             # A reader that is paused does not see the reset in its inbox; one that writes still learns of it.
@@ -224,7 +224,7 @@ class VirtualTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        if not self._ended:
+        if not self._ended and self.machine.alive:
             self._ended = True
             self.peer._arrive(_Signal.END)
 
