@@ -7,8 +7,8 @@ from quorate.services.zookeeper.watches import (
     NODE_CREATED,
     NODE_DATA_CHANGED,
     NODE_DELETED,
-    WatchKind,
     Watches,
+    WatchKind,
 )
 
 

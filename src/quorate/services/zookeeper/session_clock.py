@@ -94,6 +94,11 @@ class SessionClock:
         if self.is_ending(session):
             self._queue(session, at_ms)
 
+    def excuse(self, pause_ms: int) -> None:
+        """Nobody could be heard for so long, through no fault of theirs: all deadlines move by it."""
+        for session in self._deadline_ms:
+            self._deadline_ms[session] += pause_ms
+
     def is_ending(self, session: int) -> bool:
         """True from when `due` named it until it is removed or added anew."""
         return session in self._timeout_ms and session not in self._deadline_ms
