@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tests.support.virtual_loop import UnhandledError, VirtualLoop
 
 SERVER = "10.0.0.1"
