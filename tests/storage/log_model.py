@@ -36,6 +36,8 @@ class LogModel:
                 compacted = record
             kept = tuple(entry for position, entry in sorted(entries.items()) if position > compacted.position)
             self.groups[group] = Recovered(state, compacted, kept)
+        if self.groups[group] == Recovered():
+            del self.groups[group]
 
     def copy(self) -> LogModel:
         copy = LogModel()

@@ -156,19 +156,54 @@ def test_released_segments_go_and_what_is_needed_stays() -> None:
 def test_released_segments_that_come_back_after_a_crash_are_removed() -> None:
     disk = MemoryDisk()
     log, _ = Log.open(disk, segment_bytes=512)
-    for position in range(1, 41):
+    for position in range(1, 40):
         log.append(0, [entry(position, bytes(60))])
         log.commit()
-    log.append(0, [CompactedThrough(40, 1)])
+    log.append(0, [CompactedThrough(39, 1)])
     log.commit()
     assert log.release() > 0
     log.commit()
+    came_back = 0
     for seed in range(10):
         survivor = disk.crash(Random(seed))
+        came_back += len(survivor.list("log")) - len(disk.list("log"))
         again, recovery = Log.open(survivor, segment_bytes=512)
-        assert recovery.groups[0] == Recovered(None, CompactedThrough(40, 1))
+        assert recovery.groups[0] == Recovered(None, CompactedThrough(39, 1))
         assert [segment.sequence for segment in again.segments()] == [segment.sequence for segment in log.segments()]
         assert len(survivor.list("log")) == len(log.segments())
+    assert came_back > 10
+
+
+def test_released_segments_wait_for_the_sync_that_covers_their_release() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        log, _ = Log.open(disk, segment_bytes=512)
+        for position in range(1, 40):
+            log.append(0, [entry(position, bytes(60))])
+            log.commit()
+        log.append(0, [CompactedThrough(39, 1)])
+        log.write()
+        syncing = asyncio.ensure_future(log.sync_aside())
+        await asyncio.sleep(0)
+        assert log.release() > 0
+        log.write()
+        before = disk.list("log")
+        await syncing
+        assert disk.list("log") == before
+        await log.sync_aside()
+        assert len(disk.list("log")) < len(before)
+
+    asyncio.run(scenario())
+
+
+def test_entries_that_come_after_their_compaction_pin_nothing() -> None:
+    disk = MemoryDisk()
+    log, _ = Log.open(disk, segment_bytes=512)
+    log.append(0, [CompactedThrough(100, 1)])
+    for position in range(1, 25):
+        log.append(0, [entry(position, bytes(60))])
+        log.commit()
+    assert log.pinned_by() is None
 
 
 def test_truncated_entries_pin_nothing() -> None:
@@ -228,6 +263,25 @@ def test_a_sync_aside_covers_what_was_written_before_it_and_lets_more_be_written
         await log.sync_aside()
         for seed in range(10):
             assert positions(Log.open(disk.crash(Random(seed)), segment_bytes=512)[1].groups[0]) == list(range(1, 12))
+
+    asyncio.run(scenario())
+
+
+def test_what_is_written_during_a_sync_aside_still_needs_a_sync() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        log, _ = Log.open(disk, segment_bytes=4096)
+        log.append(0, [entry(1)])
+        log.write()
+        syncing = asyncio.ensure_future(log.sync_aside())
+        await asyncio.sleep(0)
+        log.append(0, [entry(2)])
+        log.write()
+        await syncing
+        log.sync()
+        for seed in range(10):
+            _, recovery = Log.open(disk.crash(Random(seed)), segment_bytes=4096)
+            assert positions(recovery.groups[0]) == [1, 2]
 
     asyncio.run(scenario())
 

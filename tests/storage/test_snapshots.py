@@ -158,6 +158,19 @@ def test_a_snapshot_travels_in_chunks(chunk_bytes: int, monkeypatch: pytest.Monk
     asyncio.run(scenario())
 
 
+def test_a_snapshot_that_was_taken_survives_a_crash() -> None:
+    disk = MemoryDisk()
+    source, target = Snapshots(MemoryDisk()), Snapshots(disk)
+
+    async def scenario() -> None:
+        info = await write(source, SLICES)
+        await send(source, info, target, 1000)
+        for seed in range(10):
+            assert list(Snapshots(disk.crash(Random(seed))).open(info)) == SLICES
+
+    asyncio.run(scenario())
+
+
 def test_a_snapshot_damaged_on_its_way_is_refused_and_gone() -> None:
     source_disk, target_disk = MemoryDisk(), MemoryDisk()
     source, target = Snapshots(source_disk), Snapshots(target_disk)

@@ -58,6 +58,7 @@ class Recovery:
     """What `Log.open` found."""
 
     groups: dict[int, Recovered]
+    """Groups of which nothing is recorded are not in it."""
     torn: TornTail | None
     fresh: bool
     """No segment had been begun.  Beside an existing identity that means a lost log, or a crash in the first start."""
@@ -240,15 +241,11 @@ class _Replay:
                 del entries[position]
 
     def recovered(self) -> dict[int, Recovered]:
-        return {
-            group: Recovered(
-                marks.state,
-                marks.compacted,
-                tuple(
-                    entry
-                    for position, entry in sorted(self._entries[group].items())
-                    if position > marks.compacted.position
-                ),
-            )
-            for group, marks in self._marks.items()
-        }
+        """Groups that have anything: one whose entries were all truncated may be forgotten at any rotation."""
+        groups = {}
+        for group, marks in self._marks.items():
+            found = sorted(self._entries[group].items())
+            entries = tuple(entry for position, entry in found if position > marks.compacted.position)
+            if entries or marks.state is not None or marks.compacted.position:
+                groups[group] = Recovered(marks.state, marks.compacted, entries)
+        return groups
