@@ -1,0 +1,361 @@
+"""A cluster of real node processes, and clients for it.
+
+Nodes run as their users run them: `python -m quorate node --config FILE`.  Ports are drawn
+below the kernel's range for outgoing connections, so that a node that is killed finds its
+ports free again.  Each node holds the reading end of a pipe whose writing end only the test
+process has (`--stop-with-fd`): should the tests be killed, no node outlives them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.retry import KazooRetry
+
+from quorate.node.config import NodeConfig, make_config, render_config
+
+READY_S = 60.0
+"""How long anything that takes well under a second on an idle machine may take on a busy one."""
+
+SMALL_STORAGE = {"storage": {"segment_bytes": 1 << 16, "snapshot_log_bytes": 1 << 17}}
+"""The smallest log that is allowed: snapshots and changes of segments come after a few hundred writes."""
+
+Value = TypeVar("Value")
+
+
+def pause(seconds: float) -> None:
+    """Let time pass where the passing of time is what is tested, or between two looks at something."""
+    threading.Event().wait(seconds)
+
+
+def eventually(look: Callable[[], Value | None], what: str, within_s: float = READY_S, every_s: float = 0.02) -> Value:
+    """The first value of `look` that is true.  Raises AssertionError that says what did not come about."""
+    deadline_s = time.monotonic() + within_s
+    while True:
+        value = look()
+        if value:
+            return value
+        assert time.monotonic() < deadline_s, f"after {within_s:g} s still not so: {what}"
+        pause(every_s)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody has now, and that no outgoing connection will be given."""
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            probe = stack.enter_context(socket.socket())
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port = random.randrange(10_000, 32_000)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+        return ports
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `/status` of a node says, as far as tests ask."""
+
+    role: str
+    leader: int | None
+    generation: int
+    ready: bool
+    applied_position: int
+    commit_position: int
+    snapshot_position: int
+    log_full: bool
+    raw: Mapping[str, Any]
+
+
+class Node:
+    """One node process and its folder."""
+
+    def __init__(self, config: NodeConfig, folder: Path, wrapper: Sequence[str]) -> None:
+        self.config = config
+        self.node = config.node
+        self.folder = folder
+        self.data = config.data
+        self.log_path = folder / "node.log"
+        self.wrapper = tuple(wrapper)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._config_path = folder / "node.toml"
+        self._paused = False
+        folder.mkdir(parents=True, exist_ok=True)
+        self._config_path.write_text(render_config(config))
+
+    @property
+    def address(self) -> str:
+        return str(self.config.listen.zookeeper)
+
+    @property
+    def pid(self) -> int:
+        """The node's own process, also where a wrapper such as strace started it."""
+        assert self.process is not None, f"node {self.node} does not run"
+        if not self.wrapper:
+            return self.process.pid
+        return int(self.require_status().raw["pid"])
+
+    def start(self, stop_with: int) -> None:
+        assert not self.runs(), f"node {self.node} runs already"
+        arguments = [*self.wrapper, sys.executable, "-m", "quorate", "node", "--config", str(self._config_path)]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*arguments, "--stop-with-fd", str(stop_with)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(stop_with,),
+                start_new_session=True,
+            )
+
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        assert self.process is not None
+        if self.runs():
+            self.send(signal.SIGKILL)
+        self.process.wait()
+        self._paused = False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask the node to stop; returns its exit code."""
+        self.send(number)
+        return self.exit_code()
+
+    def exit_code(self, within_s: float = READY_S) -> int:
+        """Wait for the process to end by itself."""
+        assert self.process is not None
+        return self.process.wait(within_s)
+
+    def suspend(self) -> None:
+        self.send(signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        self.send(signal.SIGCONT)
+        self._paused = False
+
+    def clear_away(self) -> None:
+        """End the process whatever its state, at the end of a test."""
+        if not self.runs():
+            return
+        assert self.process is not None
+        if not self._paused and not self.wrapper:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+        # A tracer that is killed kills its node or leaves it to the pipe; one that is asked to end detaches.
+        self.process.kill()
+        self.process.wait()
+
+    def status(self) -> Status | None:
+        """None where the node does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://{self.config.listen.admin}/status", timeout=5) as answer:
+                raw = json.load(answer)
+        except (OSError, ValueError):
+            return None
+        group = raw["groups"][0]
+        return Status(
+            role=raw["role"],
+            leader=raw["leader"],
+            generation=raw["generation"],
+            ready=raw["ready"],
+            applied_position=group["applied_position"],
+            commit_position=group["commit_position"],
+            snapshot_position=group["snapshot_position"],
+            log_full=raw["log_full"],
+            raw=raw,
+        )
+
+    def require_status(self) -> Status:
+        return eventually(self.status, f"node {self.node} answers on its admin listener")
+
+    def log_text(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def wait_for_log(self, text: str, since: int = 0, within_s: float = READY_S) -> str:
+        """The first line of the log, behind character `since`, that holds `text`."""
+
+        def look() -> str | None:
+            return next((line for line in self.log_text()[since:].splitlines() if text in line), None)
+
+        return eventually(look, f"node {self.node} logs {text!r}", within_s)
+
+    def resident_bytes(self) -> int:
+        """Memory that the process occupies."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def segments(self) -> list[Path]:
+        """The files of the log, oldest first."""
+        return sorted((self.data / "log").glob("*.segment"))
+
+
+class Cluster:
+    """Some nodes on this machine.  `close` ends what is left of them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 3,
+        settings: Mapping[str, Mapping[str, int]] | None = None,
+        *,
+        name: str = "tested",
+        data_folders: Mapping[int, Path] | None = None,
+        wrapper: Callable[[int], Sequence[str]] = lambda node: (),
+    ) -> None:
+        """`settings` are sections of the configuration, the same for all nodes; `wrapper` precedes a node's command."""
+        ports = free_ports(3 * nodes)
+        members = {str(node): f"127.0.0.1:{ports[node]}" for node in range(nodes)}
+        self.folder = folder
+        self._clients: list[Any] = []
+        self._pipe_reading, self._pipe_writing = os.pipe()
+        self.nodes: list[Node] = []
+        for node in range(nodes):
+            node_folder = folder / f"node-{node}"
+            data = (data_folders or {}).get(node, node_folder / "data")
+            config = make_config(
+                {
+                    "cluster": name,
+                    "node": node,
+                    "data": str(data),
+                    "members": members,
+                    "listen": {
+                        "zookeeper": f"127.0.0.1:{ports[nodes + node]}",
+                        "admin": f"127.0.0.1:{ports[2 * nodes + node]}",
+                    },
+                    **(settings or {}),
+                }
+            )
+            self.nodes.append(Node(config, node_folder, wrapper(node)))
+
+    # --- nodes -------------------------------------------------------------------------------
+
+    def start(self) -> Cluster:
+        """Start all nodes and wait until they are led."""
+        for node in self.nodes:
+            self.start_node(node)
+        self.wait_ready()
+        return self
+
+    def start_node(self, node: Node) -> None:
+        node.start(self._pipe_reading)
+
+    def leader(self) -> Node:
+        """The node that a majority follows and that is ready to serve, as soon as there is one."""
+        return eventually(self._find_leader, "a majority follows a leader")
+
+    def _find_leader(self) -> Node | None:
+        statuses = {node.node: status for node in self.nodes if node.runs() and (status := node.status()) is not None}
+        for number, status in statuses.items():
+            followers = [s for s in statuses.values() if (s.leader, s.generation) == (number, status.generation)]
+            if status.role == "leader" and status.ready and 2 * len(followers) > len(self.nodes):
+                return self.nodes[number]
+        return None
+
+    def followers(self) -> list[Node]:
+        leader = self.leader()
+        return [node for node in self.nodes if node is not leader and node.runs()]
+
+    def wait_ready(self) -> Node:
+        """Wait until every node that runs follows one leader and has applied what was committed; returns the leader."""
+
+        def look() -> Node | None:
+            leader = self._find_leader()
+            leader_status = leader.status() if leader is not None else None
+            if leader is None or leader_status is None:
+                return None
+            # Asked after the leader, so that writes which go on do not make this wait for ever.
+            statuses = [node.status() for node in self.nodes if node.runs()]
+            caught_up = all(
+                status is not None
+                and status.leader == leader.node
+                and status.applied_position >= leader_status.commit_position
+                for status in statuses
+            )
+            return leader if caught_up else None
+
+        return eventually(look, "every node that runs follows the leader and has caught up")
+
+    def close(self) -> None:
+        for client in self._clients:
+            forget(client)
+        # The end of the pipe alone stops the nodes; asking each is quicker.
+        os.close(self._pipe_writing)
+        for node in self.nodes:
+            if node.runs() and not node.wrapper:
+                node.resume()
+        for node in self.nodes:
+            node.clear_away()
+        os.close(self._pipe_reading)
+
+    # --- clients -----------------------------------------------------------------------------
+
+    def client(self, nodes: Sequence[Node] | None = None, *, timeout_s: float = 10.0, kind: Any = KazooClient) -> Any:
+        """A kazoo client that is connected, of all nodes or of some; it retries fast and for as long as it takes."""
+        hosts = ",".join(node.address for node in nodes or self.nodes)
+        client = kind(
+            hosts=hosts,
+            timeout=timeout_s,
+            connection_retry=KazooRetry(max_tries=-1, delay=0.02, backoff=1, max_delay=0.05),
+            command_retry=KazooRetry(max_tries=-1, delay=0.02, backoff=1, max_delay=0.05),
+        )
+        self._clients.append(client)
+        client.start(timeout=READY_S)
+        return client
+
+
+def forget(client: Any) -> None:
+    """Close a client whose cluster may be gone."""
+    with contextlib.suppress(KazooTimeoutError):
+        client.stop()
+    client.close()
+
+
+@contextlib.contextmanager
+def running(target: Callable[[threading.Event], None], count: int = 1) -> Iterator[threading.Event]:
+    """Run `target(stopping)` in `count` threads; at the end set `stopping`, join, and raise what one of them raised."""
+    stopping = threading.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            target(stopping)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield stopping
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(READY_S)
+    assert not any(thread.is_alive() for thread in threads), "a thread did not end when it was asked to"
+    if failures:
+        raise failures[0]
