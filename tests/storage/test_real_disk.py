@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,33 @@ def test_closing_a_file_while_it_is_synced_aside_touches_no_other_file(tmp_path:
             await asyncio.sleep(0)
             file.close()
             await syncing
+        disk.close()
+
+    asyncio.run(scenario())
+
+
+def test_removing_a_large_file_does_not_wait_for_its_blocks_to_be_freed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed_by = []
+    close = os.close
+
+    def watched_close(descriptor: int) -> None:
+        closed_by.append(threading.get_ident())
+        close(descriptor)
+
+    async def scenario() -> None:
+        disk = RealDisk(tmp_path)
+        file = disk.open("large", create=True)
+        file.write_at(0, bytes(1 << 20))
+        file.close()
+        monkeypatch.setattr(os, "close", watched_close)
+        disk.remove("large")
+        assert not disk.exists("large")
+        await asyncio.get_running_loop().shutdown_default_executor()
+        monkeypatch.undo()
+        assert len(closed_by) == 1
+        assert closed_by != [threading.get_ident()]
         disk.close()
 
     asyncio.run(scenario())

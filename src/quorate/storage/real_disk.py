@@ -150,7 +150,17 @@ class RealDisk:
             os.replace(self._root / source, self._root / target)
 
     def remove(self, path: str) -> None:
-        os.unlink(self._root / path)
+        # Giving back the blocks of 300 MiB takes 50 ms.  While a descriptor is open only the name
+        # goes; the blocks follow when a thread closes it.
+        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.unlink(self._root / path)
+        finally:
+            try:
+                asyncio.get_running_loop().run_in_executor(None, os.close, descriptor)
+            except RuntimeError:
+                # No loop runs, or its threads have ended already: nobody is kept waiting.
+                os.close(descriptor)
 
     def sync_folder(self, path: str) -> None:
         _sync_folder(self._root / path)

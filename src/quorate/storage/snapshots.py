@@ -32,7 +32,7 @@ _MAX_SLICE_BYTES: Final = 1 << 30
 _NAME: Final = re.compile(r"(\d+)-(\d{20})-(\d{20})-([a-z0-9_]{1,32})\.snapshot")
 _PARTIAL: Final = ".partial"
 
-WRITE_BACK_BYTES: Final = 8 << 20
+WRITE_BACK_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 20
 
 
