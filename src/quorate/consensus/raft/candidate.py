@@ -23,10 +23,11 @@ class Candidate:
         assert core.is_voter
         self.core = core
         self.ballot = ballot
-        self.election_ms = core.now_ms + core.draw_election_timeout_ms()
-        """When this ballot is given up for a new one."""
-        self._answers: dict[NodeId, bool] = {}
         pre_vote = ballot is Ballot.PRE_VOTE
+        timeout_ms = core.draw_election_timeout_ms()
+        self.election_ms = core.now_ms + (timeout_ms // 2 if pre_vote else timeout_ms)
+        """When this ballot is given up for a new one: sooner for pre-votes, since asking for them disturbs nobody."""
+        self._answers: dict[NodeId, bool] = {}
         assert pre_vote or core.voted_for == core.node_id
         term = core.term + 1 if pre_vote else core.term
         request = RequestVote(term, core.log.last_position, core.log.last_term, pre_vote)
@@ -40,15 +41,14 @@ class Candidate:
             self._answers.setdefault(sender, message.granted)
 
     def has_won(self) -> bool:
-        return self.core.quorum.is_quorum(self._voters(granted=True))
+        """Its own vote counts like any other, and like any other not before it is durable."""
+        if self.ballot is Ballot.VOTE and not self.core.state_is_durable():
+            return False
+        return self.core.quorum.is_quorum([*self._voters(granted=True), self.core.node_id])
 
     def has_lost(self) -> bool:
         """A quorum has refused, so that no quorum is left to grant."""
         return self.core.quorum.is_quorum(self._voters(granted=False))
 
     def _voters(self, granted: bool) -> list[NodeId]:
-        """Who answered so.  Its own vote counts like any other: not before it is durable."""
-        voters = [voter for voter, answer in self._answers.items() if answer == granted]
-        if granted and (self.ballot is Ballot.PRE_VOTE or self.core.state_is_durable()):
-            voters.append(self.core.node_id)
-        return voters
+        return [voter for voter, answer in self._answers.items() if answer == granted]

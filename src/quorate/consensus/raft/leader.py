@@ -136,8 +136,7 @@ class Leader:
         previous_position = progress.next_position - 1
         previous_term = core.log.term_at(previous_position)
         if previous_term is None:
-            progress.await_snapshot()
-            core.effects.snapshots.append(SendSnapshot(progress.peer, core.term))
+            self._ask_snapshot(progress)
             return
         entries: tuple[Entry, ...] = ()
         if not heartbeat:
@@ -149,6 +148,10 @@ class Leader:
             progress.peer,
             Append(core.term, previous_position, previous_term, core.commit_position, self.rounds.current, entries),
         )
+
+    def _ask_snapshot(self, progress: Progress) -> None:
+        progress.await_snapshot()
+        self.core.effects.snapshots.append(SendSnapshot(progress.peer, self.core.term))
 
     def _send_heartbeats(self) -> None:
         """Empty appends: they also find out whether anything that was sent got lost on the way."""
@@ -177,8 +180,11 @@ class Leader:
             return
         self._hear(sender, message.round)
         news = progress.acknowledged(message.match_position)
-        if progress.flow is Flow.SNAPSHOT and core.log.term_at(progress.match_position) is not None:
-            progress.resume()
+        if progress.flow is Flow.SNAPSHOT:
+            if core.log.term_at(progress.match_position) is not None:
+                progress.resume()
+            elif progress.retry_ms is not None and progress.retry_ms <= core.now_ms:
+                self._ask_snapshot(progress)
         if news:
             self._match_positions[sender] = progress.match_position
             self._advance_commit()
@@ -217,8 +223,8 @@ class Leader:
         if progress is None or progress.flow is not Flow.SNAPSHOT:
             return
         if position is None:
-            # The next heartbeat finds the entries gone again and asks for another transfer.
-            progress.probe(progress.match_position + 1)
+            # The peer may be down: try again when it answers a heartbeat, but not in a hurry.
+            progress.retry_ms = self.core.now_ms + self.core.config.election_timeout_ms
         else:
             assert position <= self.core.log.last_position, (position, self.core.log.last_position)
             progress.probe(max(progress.match_position, position) + 1)

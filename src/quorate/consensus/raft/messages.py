@@ -123,7 +123,7 @@ def is_sane(message: RaftMessage) -> bool:
         return message.round >= 0 and 0 <= message.hint_position <= message.rejected_position <= MAX_NUMBER
     if isinstance(message, RequestVote):
         return 0 <= message.last_position <= MAX_NUMBER and 0 <= message.last_term < max(message.term, 1)
-    return True
+    return not isinstance(message, BarrierAnswer) or message.position <= MAX_NUMBER
 
 
 def _is_sane_append(message: Append) -> bool:

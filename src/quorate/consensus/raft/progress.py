@@ -27,7 +27,16 @@ class Flow(enum.Enum):
 class Progress:
     """The peer's log agrees with ours and is durable through `match_position`; `next_position` is sent next."""
 
-    __slots__ = ("_sent", "bytes_in_flight", "commit_told", "flow", "match_position", "next_position", "peer")
+    __slots__ = (
+        "_sent",
+        "bytes_in_flight",
+        "commit_told",
+        "flow",
+        "match_position",
+        "next_position",
+        "peer",
+        "retry_ms",
+    )
 
     def __init__(self, peer: NodeId, next_position: int) -> None:
         self.peer = peer
@@ -37,6 +46,8 @@ class Progress:
         self.commit_told = 0
         """The commit position that the last message to the peer let it reach."""
         self.bytes_in_flight = 0
+        self.retry_ms: int | None = None
+        """In SNAPSHOT, where the transfer failed: when to try another, should the peer be heard from."""
         self._sent: deque[tuple[int, int]] = deque()
         """(last position, bytes) of each message with entries that is not acknowledged."""
 
@@ -76,5 +87,6 @@ class Progress:
         self.next_position = self.match_position + 1
 
     def await_snapshot(self) -> None:
+        self.retry_ms = None
         self.probe(self.match_position + 1)
         self.flow = Flow.SNAPSHOT

@@ -16,6 +16,7 @@ from quorate.consensus.raft.core import Core
 from quorate.consensus.raft.follower import Follower
 from quorate.consensus.raft.leader import Leader
 from quorate.consensus.raft.messages import (
+    MAX_NUMBER,
     Append,
     Appended,
     AppendRejected,
@@ -176,6 +177,9 @@ class RaftReplica:
             role.leader_lost()
 
     def _snapshot_arrived(self, event: SnapshotArrived) -> None:
+        # The numbers came with the snapshot, off the network.
+        if not (1 <= event.position_generation <= event.generation <= MAX_NUMBER and event.position <= MAX_NUMBER):
+            return
         if event.generation < self._core.term or event.sender not in self._core.peers:
             return
         if event.generation > self._core.term:
