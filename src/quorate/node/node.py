@@ -97,7 +97,8 @@ class Node:
         )
         self._handshake = Handshake(local, frozenset(config.members), self._admit_incarnation)
         self._links = Links(self._addresses, self._handshake, self, MAX_PEER_FRAME_BYTES)
-        self._driver = Driver(self._log, self._links, SyncPolicy(), self._send_snapshot, self._fail)
+        self._sync_policy = SyncPolicy()
+        self._driver = Driver(self._log, self._links, self._sync_policy, self._send_snapshot, self._fail)
         self._host = _Host(self, self._driver, environment)
         self._groups = {hosted.group_id: self._build_group(hosted) for hosted in services}
         self._snapshotter = Snapshotter(self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes)
@@ -354,6 +355,8 @@ class Node:
             "log_bytes": self._log.size_bytes(),
             "log_segments": len(self._log.segments()),
             "log_full": self._log.full,
+            "log_sync_ms": round(self._sync_policy.estimate_ms, 3),
+            "log_sync_aside": self._sync_policy.aside,
             "loop_longest_stop_ms": round(self._watch.longest_stop_ms, 3),
             "endpoints": {
                 "peer": str(config.listen.peer),
