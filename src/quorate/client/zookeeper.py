@@ -297,7 +297,8 @@ class ZooKeeperClient:
             request.on_loss(SessionExpired(f"session 0x{self.session_id:x}"))
         elif self.state is State.CLOSED:
             request.on_loss(ClientClosed("the client is closed"))
-        elif self.state is State.CONNECTED and self._link is not None:
+        elif self.state is State.CONNECTED and self._link is not None and not self._link.lost.done():
+            # A caller that hears of a loss may call again before `_keep` has noticed it.
             self._link.send(request, self._next_xid())
         else:
             self._unsent.append(request)

@@ -96,7 +96,8 @@ class Proposals:
     def flush(self, leadership: Leadership, uncommitted_room: Callable[[], bool]) -> None:
         """Propose or forward what is pending, as far as the leader, the disk and backpressure allow."""
         if leadership.role is Role.LEADER:
-            while (self._pending or self._forwarded) and uncommitted_room():
+            # A leader takes nothing before its opening entry is committed; being ready brings the next flush.
+            while leadership.ready and (self._pending or self._forwarded) and uncommitted_room():
                 if self._host.disk_full():
                     self._refuse_for_full_disk()
                     return
