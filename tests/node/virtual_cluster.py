@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 from quorate.node.config import Address, LimitsConfig, ListenConfig, NodeConfig, StorageConfig
 from quorate.node.environment import Environment
 from quorate.node.node import HostedService, Node
+from quorate.services.interface import Service
 from quorate.services.zookeeper.service import ZOOKEEPER
+from quorate.services.zookeeper.store import Store
 from tests.support.memory_disk import MemoryDisk
 from tests.support.virtual_loop import VirtualLoop
 
@@ -38,6 +40,7 @@ class VirtualCluster:
         self.random = Random(seed)
         self.nodes: dict[int, Node] = {}
         self.disks = {node: MemoryDisk() for node in range(count)}
+        self._stores: dict[int, Store] = {}
         self._storage = storage or StorageConfig(segment_bytes=1 << 16, snapshot_log_bytes=1 << 17)
 
     # --- machines ----------------------------------------------------------------------------
@@ -54,7 +57,9 @@ class VirtualCluster:
         async def begin() -> Node:
             wall_ms = lambda: EPOCH_MS + int(self.loop.time() * 1000)  # noqa: E731
             environment = Environment(self.disks[node], wall_ms, Random(self.random.getrandbits(64)))
-            services = [HostedService(1, ZOOKEEPER, host_of(node), CLIENT_PORT)]
+            store = self._stores[node] = Store()
+            service = Service("zookeeper", lambda: store, ZOOKEEPER.create_door)
+            services = [HostedService(1, service, host_of(node), CLIENT_PORT)]
             started = Node(self.config(node), environment, services)
             await started.start()
             return started
@@ -109,6 +114,10 @@ class VirtualCluster:
     def applied(self, node: int) -> int:
         position: int = self.nodes[node].status()["groups"][0]["applied_position"]
         return position
+
+    def digest(self, node: int) -> object:
+        """Equal for equal stores."""
+        return self._stores[node].digest()
 
     def describe(self) -> dict[int, tuple[str, int | None, int, int]]:
         return {
