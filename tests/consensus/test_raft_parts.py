@@ -1,0 +1,125 @@
+"""The parts of Raft that can be told wrong by themselves: log, progress, hard state, barriers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorate.consensus.raft.barriers import Barrier, ForwardedBarriers, Rounds
+from quorate.consensus.raft.hard_state import InvalidHardState, decode_hard_state, encode_hard_state
+from quorate.consensus.raft.log import Log
+from quorate.consensus.raft.progress import Flow, Progress
+from quorate.consensus.records import Entry
+
+TERMS = st.lists(st.integers(1, 5), max_size=12).map(sorted)
+
+
+def log_of(terms: list[int], base_position: int = 0, base_term: int = 0) -> Log:
+    return Log(base_position, base_term, [Entry(base_position + i, t, bytes(i)) for i, t in enumerate(terms, start=1)])
+
+
+@given(TERMS, st.integers(0, 14), st.integers(0, 6))
+def test_the_hint_is_the_last_place_with_a_term_that_is_not_higher(terms: list[int], position: int, term: int) -> None:
+    log = log_of(terms)
+    expected = max([p for p, t in enumerate(terms, start=1) if p <= position and t <= term], default=0)
+    assert log.last_position_at_or_before(position, term) == expected
+
+
+@given(TERMS, st.integers(0, 12), st.integers(0, 80))
+def test_compaction_keeps_what_follows_and_at_most_so_many_bytes_before(
+    terms: list[int], position: int, keep_bytes: int
+) -> None:
+    position = min(position, len(terms))
+    log = log_of(terms)
+    log.compact(position, keep_bytes)
+    assert log.base_position <= position and log.last_position == len(terms)
+    kept = log.between(log.base_position + 1, position) if log.base_position < position else []
+    assert sum(len(entry.payload) for entry in kept) <= keep_bytes
+    assert log.term_at(log.base_position) == ([0, *terms][log.base_position])
+    assert log.term_at(log.base_position - 1) is None
+    for p in range(log.base_position + 1, len(terms) + 1):
+        assert log.term_at(p) == terms[p - 1]
+
+
+def test_reading_stops_at_the_bound_but_gives_at_least_one_entry() -> None:
+    log = log_of([1, 1, 1, 1], base_position=10, base_term=1)  # payloads of 1 ... 4 bytes
+    assert [e.position for e in log.read(11, 3)[0]] == [11, 12]
+    assert log.read(14, 1) == ((Entry(14, 1, bytes(4)),), 4)
+    assert log.read(15, 100) == ((), 0)
+
+
+def test_truncation_brings_the_last_term_back() -> None:
+    log = log_of([1, 2, 2, 5], base_position=10, base_term=1)
+    log.truncate_from(12)
+    assert (log.last_position, log.last_term, log.term_at(12)) == (11, 1, None)
+    log.truncate_from(11)
+    assert (log.last_position, log.last_term) == (10, 1)
+
+
+def test_a_gap_and_a_falling_term_are_bugs() -> None:
+    log = log_of([1, 2])
+    with pytest.raises(AssertionError, match="gap"):
+        log.append(Entry(4, 2, b""))
+    with pytest.raises(AssertionError, match="term fell"):
+        log.append(Entry(3, 1, b""))
+
+
+def test_old_acknowledgements_move_nothing_back() -> None:
+    progress = Progress(peer=2, next_position=1)
+    assert progress.acknowledged(0) is False
+    assert progress.flow is Flow.REPLICATE
+    progress.sent(3, 30)
+    progress.sent(5, 20)
+    assert progress.acknowledged(3) is True
+    assert (progress.match_position, progress.bytes_in_flight) == (3, 20)
+    assert progress.acknowledged(1) is False
+    assert (progress.match_position, progress.next_position, progress.bytes_in_flight) == (3, 6, 20)
+
+
+def test_a_probe_forgets_what_was_in_flight() -> None:
+    progress = Progress(peer=2, next_position=1)
+    progress.acknowledged(0)
+    progress.sent(3, 30)
+    progress.probe(2)
+    assert (progress.flow, progress.bytes_in_flight, progress.next_position) == (Flow.PROBE, 0, 2)
+    progress.acknowledged(3)  # it had arrived after all
+    assert (progress.flow, progress.next_position) == (Flow.REPLICATE, 4)
+
+
+@given(st.integers(0, (1 << 62) + 1), st.none() | st.integers(0, 1 << 40))
+def test_hard_state_comes_back(term: int, voted_for: int | None) -> None:
+    assert decode_hard_state(encode_hard_state(term, voted_for)) == (term, voted_for)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01" * 5, b"\x02" + bytes(16)])
+def test_damaged_hard_state_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidHardState, match="expected"):
+        decode_hard_state(data)
+
+
+def test_barriers_pass_with_a_round_that_began_after_them() -> None:
+    rounds = Rounds()
+    first, second = Barrier(1, 1, None), Barrier(2, 1, None)
+    rounds.begin(now_ms=100, barrier_position=5)
+    rounds.wait(first)
+    assert rounds.confirm(1) == []
+    rounds.begin(now_ms=150, barrier_position=None)  # the opening entry is not committed
+    assert rounds.confirm(2) == [] and rounds.wants_round()
+    rounds.begin(now_ms=200, barrier_position=6)
+    rounds.wait(second)
+    assert not rounds.wants_round()
+    assert rounds.confirm(3) == [(first, 6)]
+    assert rounds.contact_ms == 200
+    assert rounds.fail_all() == [second]
+
+
+def test_forwarded_barriers_expire_in_order() -> None:
+    barriers = ForwardedBarriers()
+    for barrier_id in (1, 2, 3):
+        barriers.add(barrier_id, 100 * barrier_id)
+    assert barriers.take(1) and not barriers.take(1)
+    assert barriers.next_expiry_ms == 100  # early is harmless
+    assert barriers.take_expired(200) == [2]
+    assert barriers.next_expiry_ms == 300
+    assert barriers.take_all() == [3] and barriers.next_expiry_ms is None

@@ -1,0 +1,218 @@
+"""The replica's contract where no trace shows it: limits, bad messages, learners, one server alone, refusals."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorate.consensus.protocols import PROTOCOLS
+from quorate.consensus.raft.messages import (
+    Append,
+    Appended,
+    AppendRejected,
+    BarrierAnswer,
+    BarrierRequest,
+    Commit,
+    RequestVote,
+    Vote,
+)
+from quorate.consensus.records import Entry
+from quorate.consensus.replica import (
+    ChangeMembers,
+    Event,
+    PeerLost,
+    Propose,
+    ReadBarrier,
+    Receive,
+    Refusal,
+    ReplicaConfig,
+    Role,
+    SnapshotArrived,
+    SnapshotSent,
+    Tick,
+    TransferLeadership,
+)
+from tests.consensus.lab import Lab
+
+RAFT = PROTOCOLS["raft"]
+NUMBERS = st.integers(-1, 6) | st.sampled_from([(1 << 62) - 1, 1 << 62, (1 << 63) - 1, (1 << 64) - 1, -(1 << 63)])
+ENTRIES = st.lists(st.builds(Entry, NUMBERS, NUMBERS, st.binary(max_size=2)), max_size=3).map(tuple)
+MESSAGES = st.one_of(
+    st.builds(RequestVote, NUMBERS, NUMBERS, NUMBERS, st.booleans()),
+    st.builds(Vote, NUMBERS, st.booleans(), st.booleans()),
+    st.builds(Append, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, ENTRIES),
+    st.builds(Appended, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(AppendRejected, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Commit, NUMBERS, NUMBERS),
+    st.builds(BarrierRequest, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(BarrierAnswer, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+)
+PEERS = st.integers(0, 4)
+EVENTS = st.one_of(
+    st.builds(Receive, PEERS, MESSAGES),
+    st.builds(SnapshotArrived, PEERS, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(PeerLost, PEERS),
+    st.builds(SnapshotSent, PEERS, st.none()),
+    st.just(Tick()),
+    st.just(Propose(b"x")),
+    st.just(ReadBarrier(1)),
+)
+
+
+def group(nodes: int, learners: tuple[int, ...] = (), **limits: int) -> Lab:
+    voters = tuple(range(1, nodes + 1))
+    configs = [ReplicaConfig(node, voters, learners, **limits) for node in (*voters, *learners)]
+    return Lab(RAFT, configs, Random)
+
+
+def settle(lab: Lab) -> None:
+    while lab.network or any(lab.servers[node].unsynced for node in lab.up()):
+        for node in lab.up():
+            while lab.servers[node].unsynced:
+                lab.persist(node)
+        while lab.network:
+            lab.deliver(lab.network.pop(0))
+
+
+def elect(lab: Lab, node: int) -> None:
+    lab.tick(node)
+    settle(lab)
+    assert lab.leaders() == [node]
+
+
+@pytest.mark.parametrize("state", ["follower", "pre-candidate", "candidate", "leader"])
+@given(events=st.lists(EVENTS, max_size=12))
+def test_no_message_makes_a_server_raise(state: str, events: list[Event]) -> None:
+    lab = group(3)
+    if state != "follower":
+        lab.tick(1)
+    if state in ("candidate", "leader"):
+        lab.step(1, Receive(2, Vote(1, True, True)))
+    if state == "leader":
+        settle(lab)
+        lab.step(1, Propose(b"a"))
+    replica = lab.servers[1].running()
+    assert replica.status().words["state"] == state
+    for event in events:
+        effects = replica.step(event, lab.now_ms + 30)
+        for send in (*effects.messages, *effects.messages_after_persist):
+            decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(send.message), type=RAFT.message_type)
+            assert decoded == send.message
+        replica.status()
+
+
+def test_messages_say_how_many_bytes_of_entries_they_carry() -> None:
+    assert Append(1, 0, 0, 0, 0, (Entry(1, 1, b"abc"), Entry(2, 1, b"de"))).payload_bytes() == 5
+    assert Commit(1, 1).payload_bytes() == 0
+
+
+def test_a_server_alone_leads_commits_and_reads_by_itself() -> None:
+    lab = group(1)
+    elect(lab, 1)
+    lab.step(1, Propose(b"a"))
+    assert [barrier.position for barrier in lab.step(1, ReadBarrier(1)).barriers_passed] == [1]
+    settle(lab)
+    assert [entry.payload for entry in lab.servers[1].applied] == [b"", b"a"]
+    assert [barrier.position for barrier in lab.step(1, ReadBarrier(2)).barriers_passed] == [2]
+    assert lab.servers[1].running().quorum_contact_ms() == lab.now_ms
+
+
+def test_proposals_are_refused_without_a_ready_leader_and_above_the_limit() -> None:
+    lab = group(3, max_uncommitted_bytes=10)
+    assert lab.step(1, Propose(b"a")).refused is Refusal.NOT_LEADER
+    elect(lab, 1)
+    assert lab.step(1, Propose(bytes(50))).refused is None  # one alone may be larger than the limit
+    assert lab.step(1, Propose(b"a")).refused is Refusal.OVERLOADED
+    assert lab.servers[1].running().uncommitted_bytes() == 50
+    settle(lab)
+    assert lab.servers[1].running().uncommitted_bytes() == 0
+    assert lab.step(1, Propose(b"a")).refused is None
+    assert lab.step(2, Propose(b"a")).refused is Refusal.NOT_LEADER
+
+
+def test_bytes_in_flight_are_bounded_and_messages_are_cut() -> None:
+    lab = group(3, max_bytes_in_flight=10, max_message_bytes=4)
+    elect(lab, 1)
+    for _ in range(20):
+        lab.step(1, Propose(b"ab"))
+    sent = [flight.message for flight in lab.network if flight.to == 2]
+    assert sum(message.payload_bytes() for message in sent) == 10
+    sizes: list[int] = []
+    lab.send_watchers.append(lambda server, send: sizes.append(send.message.payload_bytes()))
+    settle(lab)
+    assert max(sizes) == 4
+    assert all(len(server.applied) == 21 for server in lab.servers.values())
+
+
+def test_a_learner_gets_everything_and_decides_nothing() -> None:
+    lab = group(2, learners=(3,))
+    elect(lab, 1)
+    lab.step(1, Propose(b"a"))
+    settle(lab)
+    assert [entry.payload for entry in lab.servers[3].applied] == [b"", b"a"]
+    lab.step(3, ReadBarrier(1))
+    settle(lab)
+    # Without the other voter the learner's acknowledgement commits nothing.
+    lab.crash(2)
+    lab.step(1, Propose(b"b"))
+    settle(lab)
+    assert len(lab.servers[1].applied) == 2
+    learner = lab.servers[3].running()
+    lab.now_ms += 5_000
+    effects = lab.step(3, Tick())
+    assert learner.status().role is Role.LEARNER and not effects.messages
+    assert learner.deadline_ms() > lab.now_ms
+    assert not lab.step(3, Receive(1, RequestVote(9, 9, 8, False))).messages_after_persist
+
+
+def test_quorum_contact_is_when_the_answered_round_was_sent() -> None:
+    lab = group(3)
+    assert lab.servers[1].running().quorum_contact_ms() is None
+    elect(lab, 1)
+    elected_ms = lab.now_ms
+    lab.tick(1)
+    sent_ms = lab.now_ms
+    assert sent_ms > elected_ms
+    lab.now_ms += 30
+    assert lab.servers[1].running().quorum_contact_ms() == elected_ms
+    settle(lab)
+    assert lab.servers[1].running().quorum_contact_ms() == sent_ms
+
+
+def test_what_comes_later_is_refused() -> None:
+    lab = group(3)
+    assert lab.step(1, ChangeMembers((1, 2))).refused is Refusal.UNSUPPORTED
+    assert lab.step(1, TransferLeadership(2)).refused is Refusal.UNSUPPORTED
+
+
+def test_a_compacted_server_restarts_from_its_snapshot() -> None:
+    lab = group(3, max_tail_bytes=0)
+    elect(lab, 1)
+    for _ in range(5):
+        lab.step(1, Propose(b"a"))
+    settle(lab)
+    lab.compact(2, 4)
+    assert lab.servers[2].running().status().first_position == 5
+    settle(lab)
+    lab.crash(2)
+    lab.restart(2)
+    assert len(lab.servers[2].applied) == 4
+    lab.tick(1)
+    settle(lab)
+    assert lab.servers[2].applied == lab.servers[1].applied
+
+
+def test_answers_to_what_was_never_sent_pass_no_barrier_and_commit_nothing() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    lab.step(1, Propose(b"a"))
+    lab.step(1, ReadBarrier(1))
+    for message in (Appended(1, 99, 1), Appended(1, 0, 99), AppendRejected(1, 99, 2, 1, 1)):
+        effects = lab.step(1, Receive(2, message))
+        assert not effects.barriers_passed and not effects.committed
+    settle(lab)
+    assert len(lab.servers[1].applied) == 2
