@@ -96,7 +96,7 @@ class Node:
         self.wrapper = tuple(wrapper)
         self.process: subprocess.Popen[bytes] | None = None
         self._config_path = folder / "node.toml"
-        self._paused = False
+        self.paused = False
         folder.mkdir(parents=True, exist_ok=True)
         self._config_path.write_text(render_config(config))
 
@@ -137,7 +137,7 @@ class Node:
         if self.runs():
             self.send(signal.SIGKILL)
         self.process.wait()
-        self._paused = False
+        self.paused = False
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask the node to stop; returns its exit code."""
@@ -151,22 +151,22 @@ class Node:
 
     def suspend(self) -> None:
         self.send(signal.SIGSTOP)
-        self._paused = True
+        self.paused = True
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)
-        self._paused = False
+        self.paused = False
 
     def clear_away(self) -> None:
         """End the process whatever its state, at the end of a test."""
         if not self.runs():
             return
         assert self.process is not None
-        if not self._paused and not self.wrapper:
+        if not self.wrapper:
             self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
-        # A tracer that is killed kills its node or leaves it to the pipe; one that is asked to end detaches.
+        # A node with a wrapper ends because its pipe did, and the wrapper with it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
         self.process.kill()
         self.process.wait()
 
@@ -232,6 +232,7 @@ class Cluster:
         members = {str(node): f"127.0.0.1:{ports[node]}" for node in range(nodes)}
         self.folder = folder
         self._clients: list[Any] = []
+        self._closed = False
         self._pipe_reading, self._pipe_writing = os.pipe()
         self.nodes: list[Node] = []
         for node in range(nodes):
@@ -301,12 +302,16 @@ class Cluster:
         return eventually(look, "every node that runs follows the leader and has caught up")
 
     def close(self) -> None:
+        """End all clients and nodes.  Once more does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         for client in self._clients:
             forget(client)
         # The end of the pipe alone stops the nodes; asking each is quicker.
         os.close(self._pipe_writing)
         for node in self.nodes:
-            if node.runs() and not node.wrapper:
+            if node.runs() and node.paused:
                 node.resume()
         for node in self.nodes:
             node.clear_away()

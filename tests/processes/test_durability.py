@@ -1,0 +1,263 @@
+"""No vote, acknowledgement or reply leaves a node before the fdatasync of its record has returned.
+
+SIGKILL cannot show this, because the kernel keeps what a killed process wrote.  So the
+system calls of real nodes are traced with strace and judged (see `durability`), once on the
+disk as it is, where nodes sync inline, and once with syncs made slow, where they sync aside.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quorate.consensus.raft.hard_state import encode_hard_state
+from quorate.consensus.raft.messages import Appended, RaftMessage, RequestVote, Vote
+from quorate.consensus.records import Entry, Record, SaveEntry, SaveState
+from quorate.net.frames import FrameEncoder
+from quorate.storage.log_blocks import RECORDS_BLOCK, SEGMENT_HEADER_BYTES, BlockBuilder
+from tests.processes.cluster import SMALL_STORAGE, Cluster
+from tests.processes.conftest import MakeCluster
+from tests.processes.durability import Verdict, Writes, judge
+from tests.processes.syscalls import strace
+
+MARKER = re.compile(rb"marker-\d{6}")
+WRITES_A_CLIENT = 60
+
+
+def can_trace() -> str:
+    """Why strace cannot be used here; empty where it can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(["strace", "-f", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
+    return f"strace cannot trace: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+# --- real nodes -------------------------------------------------------------------------------
+
+
+def write_on_all(cluster: Cluster, zxids: dict[bytes, int]) -> None:
+    """Pipelined writes and reads through every node that runs; `zxids` learns the zxid of each marker."""
+    clients = [cluster.client([node]) for node in cluster.nodes if node.runs()]
+    clients[0].ensure_path("/traced")
+    for client in clients:
+        client.sync("/")
+    sets: list[tuple[bytes, Any]] = []
+    for _ in range(WRITES_A_CLIENT):
+        for client in clients:
+            marker = b"marker-%06d" % (len(zxids) + len(sets))
+            sets.append((marker, client.set_async("/traced", marker + b"x" * 500)))
+            client.get_async("/traced")
+        if len(sets) % 7 < 3:
+            # Also one at a time, so that not every sync has many writes behind it.
+            sets[-1][1].get(60)
+    for marker, result in sets:
+        zxids[marker] = result.get(60).mzxid
+    for client in clients:
+        client.stop()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(bool(can_trace()), reason=can_trace())
+@pytest.mark.parametrize("slow_syncs_us", [0, 12_000], ids=["disk-as-it-is", "slow-disk"])
+def test_nothing_leaves_a_node_before_its_disk_holds_it(
+    make_cluster: MakeCluster, tmp_path: Path, slow_syncs_us: int
+) -> None:
+    traces = [tmp_path / f"trace-{node}" for node in range(3)]
+    cluster = make_cluster(
+        settings=SMALL_STORAGE,
+        wrapper=lambda node: strace(str(traces[node]), slow_syncs_us=slow_syncs_us),
+    ).start()
+    zxids: dict[bytes, int] = {}
+    write_on_all(cluster, zxids)
+    cluster.leader().kill()
+    cluster.leader()
+    write_on_all(cluster, zxids)
+    cluster.close()
+
+    checked: Counter[str] = Counter()
+    for node, trace in zip(cluster.nodes, traces, strict=True):
+        lines = trace.read_text().splitlines()
+        aside = sum("fdatasync" in line and ("resumed" in line or "unfinished" in line) for line in lines)
+        verdict = look_at(cluster, node.node, lines, zxids)
+        assert verdict.violations == [], f"node {node.node}, see {trace}"
+        checked += verdict.checked
+        assert bool(aside) >= bool(slow_syncs_us), "syncs are made aside on a slow disk"
+        # The same trace without its syncs: had they not been made, this would have been found out.
+        unsynced = [line for line in lines if "fdatasync" not in line]
+        assert len(look_at(cluster, node.node, unsynced, zxids).violations) > len(zxids) // 4
+        late = look_at(cluster, node.node, with_late_syncs(lines, node.config.listen.zookeeper.port), zxids)
+        assert late.violations, "syncs that return a moment later must be found out, too"
+    print(dict(checked))
+    for kind in ("votes", "requests for votes", "acknowledgements", "replies", "blocks"):
+        assert checked[kind] > 0, f"the trace shows no {kind}"
+    assert checked["replies"] >= len(zxids) and checked["acknowledgements"] > 50
+
+
+def look_at(cluster: Cluster, node: int, lines: Sequence[str], zxids: dict[bytes, int]) -> Verdict:
+    config = cluster.nodes[node].config
+    peer_ports = {address.port: peer for peer, address in config.members.items() if peer != node}
+    return judge(lines, config.listen.zookeeper.port, peer_ports, Writes(MARKER, zxids))
+
+
+def with_late_syncs(lines: Sequence[str], zookeeper_port: int) -> list[str]:
+    """Every sync returns only after the next reply to a client has left."""
+    changed: list[str] = []
+    held: list[str] = []
+    for line in lines:
+        if "fdatasync" in line and "unfinished" not in line:
+            held.append(line)
+            continue
+        changed.append(line)
+        if f"<TCP:[127.0.0.1:{zookeeper_port}->" in line and "unfinished" not in line:
+            changed += held
+            held = []
+    return changed + held
+
+
+# --- made-up traces: what the judge must find ---------------------------------------------------
+
+LOG = "/data/log/0000000000000001.segment"
+CLIENT, TO_NODE_2 = "TCP:[127.0.0.1:2181->127.0.0.1:50001]", "TCP:[127.0.0.1:50002->127.0.0.1:3182]"
+
+
+class Tracer:
+    """Writes lines as strace would."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._end = SEGMENT_HEADER_BYTES
+        self._frames = FrameEncoder()
+        self.send(CLIENT, b"\0\0\0\1c")
+        self.send(TO_NODE_2, b"\0\0\0\1h")
+
+    def send(self, target: str, data: bytes) -> None:
+        self.lines.append(f'7 write(9<{target}>, "{hexed(data)}", {len(data)}) = {len(data)}')
+
+    def message(self, message: RaftMessage) -> None:
+        self.send(TO_NODE_2, bytes(self._frames.encode([(1, message)])))
+
+    def reply(self, zxid: int) -> None:
+        self.send(CLIENT, struct.pack(">iiqi", 16, 1, zxid, 0))
+
+    def write(self, *records: Record) -> None:
+        builder = BlockBuilder()
+        builder.add(1, records)
+        block = builder.finish(RECORDS_BLOCK, 1, self._end, 0)
+        self.lines.append(
+            f'7 pwrite64(5<{hexed(LOG.encode())}>, "{hexed(block)}", {len(block)}, {self._end}) = {len(block)}'
+        )
+        self._end += len(block)
+
+    def sync(self, result: str = "0", thread: int = 7) -> None:
+        self.lines.append(f"{thread} fdatasync(5<{hexed(LOG.encode())}>) = {result}")
+
+    def sync_begins(self, thread: int = 8) -> None:
+        self.lines.append(f"{thread} fdatasync(6<{hexed(LOG.encode())}> <unfinished ...>")
+
+    def sync_ends(self, thread: int = 8) -> None:
+        self.lines.append(f"{thread} <... fdatasync resumed>) = 0")
+
+    def violations(self) -> list[str]:
+        writes = Writes(MARKER, {b"marker-000001": 101, b"marker-000002": 102})
+        return judge(self.lines, 2181, {3182: 2}, writes).violations
+
+
+def hexed(data: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def entry(position: int) -> SaveEntry:
+    return SaveEntry(Entry(position, 1, b"..marker-%06d.." % position))
+
+
+VOTE_RECORD = SaveState(encode_hard_state(1, 2))
+
+
+@pytest.fixture
+def tracer() -> Tracer:
+    return Tracer()
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_a_vote_waits_for_its_sync(tracer: Tracer, synced: bool) -> None:
+    tracer.write(VOTE_RECORD)
+    if synced:
+        tracer.sync()
+    tracer.message(Vote(1, True, False))
+    assert bool(tracer.violations()) is not synced
+
+
+def test_a_vote_must_be_the_one_that_is_durable(tracer: Tracer) -> None:
+    tracer.write(SaveState(encode_hard_state(1, 0)))
+    tracer.sync()
+    tracer.message(Vote(1, True, False))
+    assert "vote for 0" in tracer.violations()[0]
+
+
+def test_a_candidate_votes_for_itself_durably_before_it_asks(tracer: Tracer) -> None:
+    tracer.write(SaveState(encode_hard_state(1, None)))
+    tracer.sync()
+    tracer.message(RequestVote(1, 0, 0, False))
+    assert "no own vote" in tracer.violations()[0]
+
+
+def test_a_pre_vote_needs_no_disk(tracer: Tracer) -> None:
+    tracer.message(RequestVote(1, 0, 0, True))
+    tracer.message(Vote(1, True, True))
+    assert tracer.violations() == []
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_an_acknowledgement_and_a_reply_wait_for_the_entry(tracer: Tracer, synced: bool) -> None:
+    tracer.write(VOTE_RECORD, entry(1))
+    tracer.sync()
+    tracer.write(entry(2))
+    if synced:
+        tracer.sync()
+    tracer.message(Appended(1, 1, 2))
+    tracer.reply(102)
+    assert len(tracer.violations()) == (0 if synced else 2)
+
+
+def test_an_earlier_zxid_may_be_shown_before_a_later_write_is_durable(tracer: Tracer) -> None:
+    tracer.write(VOTE_RECORD, entry(1))
+    tracer.sync()
+    tracer.write(entry(2))
+    tracer.message(Appended(1, 1, 1))
+    tracer.reply(101)
+    assert tracer.violations() == []
+
+
+def test_a_sync_that_failed_makes_nothing_durable(tracer: Tracer) -> None:
+    tracer.write(VOTE_RECORD, entry(1))
+    tracer.sync("-1 EIO (Input/output error)")
+    tracer.message(Appended(1, 1, 1))
+    assert tracer.violations()
+
+
+def test_a_sync_covers_what_was_written_before_it_began(tracer: Tracer) -> None:
+    tracer.write(VOTE_RECORD, entry(1))
+    tracer.sync_begins()
+    tracer.write(entry(2))
+    tracer.message(RequestVote(2, 0, 0, True))
+    tracer.sync_ends()
+    tracer.message(Appended(1, 1, 1))
+    assert tracer.violations() == []
+    tracer.message(Appended(1, 1, 2))
+    assert len(tracer.violations()) == 1
+
+
+def test_a_sync_under_way_has_not_returned(tracer: Tracer) -> None:
+    tracer.write(VOTE_RECORD, entry(1))
+    tracer.sync_begins()
+    tracer.message(Appended(1, 1, 1))
+    tracer.sync_ends()
+    assert tracer.violations()
