@@ -65,6 +65,7 @@ class RaftReplica:
         """Tells this replica's forwarded barriers from those before a restart."""
         self._role: Follower | Candidate | Leader = Follower(self._core, None, self._asker)
         self._announced = self._leadership()
+        self._announced_role: Follower | Candidate | Leader = self._role
 
     # --- the interface -------------------------------------------------------------------
 
@@ -83,9 +84,11 @@ class RaftReplica:
         else:
             self._take_rare(event)
         effects = core.finish()
-        leadership = self._leadership_if_changed()
-        if leadership is not None:
-            effects.leadership = self._announced = leadership
+        if self._may_have_new_leadership():
+            leadership = self._leadership()
+            if leadership != self._announced:
+                effects.leadership = self._announced = leadership
+            self._announced_role = self._role
         return effects
 
     def deadline_ms(self) -> int:
@@ -344,6 +347,11 @@ class RaftReplica:
             return Leadership(Role.CANDIDATE, None, core.term)
         return Leadership(Role.FOLLOWER if core.is_voter else Role.LEARNER, role.leader, core.term)
 
-    def _leadership_if_changed(self) -> Leadership | None:
-        leadership = self._leadership()
-        return leadership if leadership != self._announced else None
+    def _may_have_new_leadership(self) -> bool:
+        """False on almost every step: a role object lives in one term, and within it only these two can change."""
+        role = self._role
+        if role is not self._announced_role:
+            return True
+        if isinstance(role, Leader):
+            return not self._announced.ready and role.is_ready()
+        return isinstance(role, Follower) and role.leader != self._announced.leader
