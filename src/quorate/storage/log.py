@@ -12,9 +12,10 @@ is taken from the disk only when a segment is allocated, and one allocated segme
 lies in wait: the *spare*.  When no spare can be had, `full` becomes true.  Callers then
 refuse new entries, while votes and other small records still fit into the active segment.
 
-The spare is filled with zeros bit by bit while the active segment fills.  Overwriting
-written blocks spares fdatasync a commit of the file system's journal (docs/performance.md,
-"How to sync"), and a zero after the last block is how recovery knows an untouched end.
+Zeros are written ahead of the blocks, a piece at a time, and go to disk with the next sync.
+Reserved space that was never written costs fdatasync a commit of the file system's journal
+on its first use; zeros pay for that once for many blocks (docs/performance.md, "How to
+sync").
 """
 
 from __future__ import annotations
@@ -42,14 +43,13 @@ from quorate.storage.log_recovery import LogContents, Recovery, TornTail, read_l
 from quorate.storage.log_segments import SegmentInfo, segment_path
 
 DEFAULT_SEGMENT_BYTES: Final = 16 << 20
-_FILL_BYTES: Final = 256 << 10
-"""So much of the spare is zeroed at a time: about 0.3 ms."""
+_ZEROS_AHEAD: Final = bytes(256 << 10)
 
 
 class _Segment:
     """An open segment file."""
 
-    __slots__ = ("durable_end", "end", "file", "filled", "sequence", "size_bytes")
+    __slots__ = ("durable_end", "end", "file", "sequence", "size_bytes", "zeroed_end")
 
     def __init__(self, sequence: int, file: File, size_bytes: int) -> None:
         self.sequence = sequence
@@ -59,8 +59,8 @@ class _Segment:
         """Where the next block goes."""
         self.durable_end = 0
         """Everything before it is known to be durable."""
-        self.filled = 0
-        """Bytes zeroed, while this is the spare."""
+        self.zeroed_end = 0
+        """Zeros were written up to here."""
 
 
 class Log:
@@ -147,9 +147,6 @@ class Log:
             if end != active.durable_end:
                 active.file.sync()
                 self._became_durable(active, end)
-            spare = self._zero_spare()
-            if spare is not None:
-                spare.file.sync()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -162,9 +159,6 @@ class Log:
             if end != active.durable_end:
                 await active.file.sync_aside()
                 self._became_durable(active, end)
-            spare = self._zero_spare()
-            if spare is not None:
-                await spare.file.sync_aside()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -269,10 +263,21 @@ class Log:
         active = self._active
         try:
             active.file.write_at(active.end, data)
+            active.end += len(data)
+            if active.zeroed_end < active.end < active.size_bytes:
+                self._write_zeros_ahead(active)
         except OSError as error:
             # Even DiskFull: the space was reserved, and how much was written is unknown.
             raise self._failed(error) from error
-        active.end += len(data)
+
+    def _write_zeros_ahead(self, active: _Segment) -> None:
+        ahead = _ZEROS_AHEAD[: active.size_bytes - active.end]
+        try:
+            active.file.write_at(active.end, ahead)
+            active.zeroed_end = active.end + len(ahead)
+        except DiskFull:
+            # A file system that copies on write reserves nothing.  The zeros are only for speed.
+            active.zeroed_end = active.size_bytes
 
     def _rotate(self, block_bytes: int) -> bytes:
         """Make the spare the active segment; returns the bytes to write before its first block."""
@@ -320,21 +325,6 @@ class Log:
         for sequence in [sequence for sequence in self._older if sequence < needed]:
             self._disk.remove(segment_path(self._folder, sequence))
             del self._older[sequence]
-
-    def _zero_spare(self) -> _Segment | None:
-        """Zero the next piece of the spare if the active segment has grown so far; returns the spare to sync."""
-        spare = self._spare
-        if spare is None or spare.filled >= min(self._active.end, spare.size_bytes):
-            return None
-        piece = min(_FILL_BYTES, spare.size_bytes - spare.filled)
-        try:
-            spare.file.write_at(spare.filled, bytes(piece))
-        except DiskFull:
-            # A file system that copies on write reserves nothing.  The zeros are only for speed.
-            spare.filled = spare.size_bytes
-            return None
-        spare.filled += piece
-        return spare
 
     def _write_closing_block(self) -> None:
         active = self._active
