@@ -39,6 +39,7 @@ class Climate:
     peer_lost: int = 2
     partition: int = 2
     heal: int = 4
+    coup: int = 1
 
 
 CLIMATES = (
@@ -49,6 +50,7 @@ CLIMATES = (
     Climate(tick=60, partition=8, heal=10),
     Climate(compact=30, crash=6, restart=12, partition=6, transfer=20),
     Climate(tick=60, peer_lost=15, propose=120, crash=4, restart=16),
+    Climate(tick=60, coup=20, heal=20, propose=40, barrier=60),
     Climate(barrier=120, crash=12, restart=60, duplicate=60, tick=40),
 )
 
@@ -74,6 +76,8 @@ class Walk:
         self.lab = Lab(protocol, configs, lambda node: Random(seed * 100 + node))
         self.invariants = Invariants(self.lab)
         self.cut: set[tuple[int, int]] = set()
+        self.frozen: set[int] = set()
+        """Servers that no tick reaches, as if their process were stopped."""
         self.in_order = self.random.random()
         self.proposals = 0
         self.barriers = dict.fromkeys(voters, 0)
@@ -151,11 +155,12 @@ class Walk:
                 self.lab.step(node, Propose(b"%d" % self.proposals + bytes(self.random.randrange(20))))
 
     def _tick(self) -> None:
-        if self.lab.up():
+        awake = [node for node in self.lab.up() if node not in self.frozen]
+        if awake:
             if self.random.random() < 0.7:
-                node = min(self.lab.up(), key=lambda node: self.lab.servers[node].running().deadline_ms())
+                node = min(awake, key=lambda node: self.lab.servers[node].running().deadline_ms())
             else:
-                node = self.random.choice(self.lab.up())
+                node = self.random.choice(awake)
             self.lab.tick(node)
 
     def _barrier(self) -> None:
@@ -205,5 +210,21 @@ class Walk:
         if self.random.random() < 0.7:
             self.cut |= {(b, a) for a, b in self.cut}
 
+    def _coup(self) -> None:
+        """Cut the newest leader off, in the middle of whatever it does, and let it sleep: it does not know."""
+        leaders = [
+            (status.generation, node)
+            for node, status in [(node, self.lab.servers[node].running().status()) for node in self.lab.up()]
+            if status.role is Role.LEADER
+        ]
+        if leaders:
+            _, leader = max(leaders)
+            self.cut = {(leader, other) for other in self.lab.servers} | {(other, leader) for other in self.lab.servers}
+            self.frozen = {leader}
+            for other in self.lab.up():
+                if other != leader:
+                    self.lab.step(other, PeerLost(leader))
+
     def _heal(self) -> None:
         self.cut = set()
+        self.frozen = set()
