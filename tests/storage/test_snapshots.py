@@ -110,6 +110,19 @@ def test_every_flipped_bit_is_found() -> None:
         assert caught.value.offset <= offset
 
 
+def test_swapped_slices_are_found() -> None:
+    disk = MemoryDisk()
+    snapshots = Snapshots(disk)
+    info = asyncio.run(write(snapshots, [b"first", b"other"]))
+    data = disk.read(info.path)
+    start, frame_bytes = 68, 12 + 5
+    first, second = data[start : start + frame_bytes], data[start + frame_bytes : start + 2 * frame_bytes]
+    disk.open(info.path).write_at(start, second + first)
+    with pytest.raises(CorruptSnapshot, match="checksum") as caught:
+        list(snapshots.open(info))
+    assert caught.value.offset == start
+
+
 def test_every_cut_is_found() -> None:
     disk = MemoryDisk()
     snapshots = Snapshots(disk)

@@ -24,8 +24,9 @@ from quorate.storage.disk import Disk, DiskFull, File
 
 FORMAT_VERSION: Final = 1
 _MAGIC: Final = b"QUORSNAP"
-_HEADER: Final = struct.Struct("<8sIIQQ32sI")
-_FRAME: Final = struct.Struct("<III")
+_HEADER: Final = struct.Struct("<8sIIQQ32s")
+_CRC: Final = struct.Struct("<I")
+_FRAME: Final = struct.Struct("<II")
 _SLICE, _END = 1, 2
 _END_BODY: Final = struct.Struct("<QQ")
 _MAX_SLICE_BYTES: Final = 1 << 30
@@ -133,13 +134,16 @@ class SnapshotWriter:
         self._unsynced_bytes = 0
         self._slice_count = 0
         self._slice_bytes = 0
-        self._put(_encode_header(info))
+        header = _encode_header(info)
+        self._crc = value(header)
+        """Of the header and all frames so far: each frame's checksum goes on from the one before, so order counts."""
+        self._put(header + _CRC.pack(self._crc))
 
     async def write(self, slice_: bytes) -> None:
         """Append a slice; now and then wait for the device.  Raises DiskFull, OSError: abandon it then."""
         if len(slice_) > _MAX_SLICE_BYTES:
             raise ValueError(f"a slice of {len(slice_)} bytes; at most {_MAX_SLICE_BYTES} are allowed")
-        self._put(_encode_frame(_SLICE, slice_))
+        self._put_frame(_SLICE, slice_)
         self._slice_count += 1
         self._slice_bytes += len(slice_)
         if self._unsynced_bytes >= WRITE_BACK_BYTES:
@@ -148,7 +152,7 @@ class SnapshotWriter:
 
     async def finish(self) -> SnapshotInfo:
         """Make the snapshot durable and give it its name.  Raises DiskFull, OSError: abandon it then."""
-        self._put(_encode_frame(_END, _END_BODY.pack(self._slice_count, self._slice_bytes)))
+        self._put_frame(_END, _END_BODY.pack(self._slice_count, self._slice_bytes))
         await self._file.sync_aside()
         self._file.close()
         self._disk.rename(self._partial_path, self._info.path)
@@ -161,6 +165,11 @@ class SnapshotWriter:
         self._file.close()
         if self._disk.exists(self._partial_path):
             self._disk.remove(self._partial_path)
+
+    def _put_frame(self, kind: int, body: bytes) -> None:
+        head = _FRAME.pack(len(body), kind)
+        self._crc = extend(extend(self._crc, head), body)
+        self._put(b"".join((head, _CRC.pack(self._crc), body)))
 
     def _put(self, data: bytes) -> None:
         self._file.write_at(self._offset, data)
@@ -247,16 +256,9 @@ def _create_empty(disk: Disk, path: str) -> File:
 
 
 def _encode_header(info: SnapshotInfo) -> bytes:
-    fields = _HEADER.pack(
-        _MAGIC, FORMAT_VERSION, info.group, info.position, info.generation, info.service.encode("ascii"), 0
+    return _HEADER.pack(
+        _MAGIC, FORMAT_VERSION, info.group, info.position, info.generation, info.service.encode("ascii")
     )
-    fields = fields[:-4]
-    return fields + struct.pack("<I", value(fields))
-
-
-def _encode_frame(kind: int, body: bytes) -> bytes:
-    length_and_kind = struct.pack("<II", len(body), kind)
-    return b"".join((length_and_kind, struct.pack("<I", extend(value(length_and_kind), body)), body))
 
 
 class _Reader:
@@ -287,8 +289,9 @@ class _Reader:
 def _read_slices(file: File, info: SnapshotInfo, path: str) -> Iterator[bytes]:
     reader = _Reader(file, path)
     header = reader.take(_HEADER.size)
-    magic, version, group, position, generation, service, crc = _HEADER.unpack(header)
-    if magic != _MAGIC or crc != value(header[:-4]):
+    magic, version, group, position, generation, service = _HEADER.unpack(header)
+    crc = value(header)
+    if magic != _MAGIC or reader.take(_CRC.size) != _CRC.pack(crc):
         raise CorruptSnapshot(path, 0, "the header is damaged")
     if version != FORMAT_VERSION:
         raise CorruptSnapshot(path, 0, f"snapshot format {version}; this version of Quorate reads {FORMAT_VERSION}")
@@ -298,14 +301,16 @@ def _read_slices(file: File, info: SnapshotInfo, path: str) -> Iterator[bytes]:
     slice_count = slice_bytes = 0
     while True:
         start = reader.offset
-        frame = reader.take(_FRAME.size)
-        length, kind, crc = _FRAME.unpack(frame)
+        head = reader.take(_FRAME.size)
+        length, kind = _FRAME.unpack(head)
+        stated_crc = reader.take(_CRC.size)
         if kind not in (_SLICE, _END) or length > _MAX_SLICE_BYTES:
             raise CorruptSnapshot(path, start, "no frame begins here")
-        if start + _FRAME.size + length > info.size_bytes:
+        if reader.offset + length > info.size_bytes:
             raise CorruptSnapshot(path, start, f"a frame of {length} bytes goes beyond the end of the file")
         body = reader.take(length)
-        if extend(value(frame[:8]), body) != crc:
+        crc = extend(extend(crc, head), body)
+        if stated_crc != _CRC.pack(crc):
             raise CorruptSnapshot(path, start, "the frame's checksum is wrong")
         if kind == _END:
             break
