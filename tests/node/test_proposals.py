@@ -44,6 +44,9 @@ class Bench:
     def wall_ms(self) -> int:
         return 1_000_000 + self.now
 
+    def clock(self) -> float:
+        return self.now / 1000
+
     def step(self, group_id: int, event: Event) -> Effects:
         assert isinstance(event, Propose)
         if self.refuse_with is None:

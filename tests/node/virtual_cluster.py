@@ -56,7 +56,7 @@ class VirtualCluster:
     def start(self, node: int) -> Node:
         async def begin() -> Node:
             wall_ms = lambda: EPOCH_MS + int(self.loop.time() * 1000)  # noqa: E731
-            environment = Environment(self.disks[node], wall_ms, Random(self.random.getrandbits(64)))
+            environment = Environment(self.disks[node], wall_ms, self.loop.time, Random(self.random.getrandbits(64)))
             store = self._stores[node] = Store()
             service = Service("zookeeper", lambda: store, ZOOKEEPER.create_door)
             services = [HostedService(1, service, host_of(node), CLIENT_PORT)]

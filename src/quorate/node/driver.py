@@ -1,16 +1,20 @@
-"""The one loop that persists, then sends, then applies, for all groups of a node.
+"""The one place that persists, then sends, then applies, for all groups of a node.
 
-Everything that happens in one turn of the event loop is one flush: the records of all
-groups go into the log as one block with one sync, each peer gets one frame.  While a sync
-is under way arriving commands gather for the next flush: group commit falls out by itself.
+What happens in one turn of the event loop becomes one *block*: the records of all groups go
+into the log in one write with one sync, and each peer gets one frame.  While a block is
+under way arriving commands gather for the next one: group commit falls out by itself.
 
-    step      replica.step(event)      effects are gathered, nothing leaves
-    flush     log.write                one block
-              links.flush              messages that need not wait: the leader's peers sync while it does
-              log.sync                 inline on a fast disk, aside on a slow one (storage.sync_policy)
-              Persisted                what waited for the disk may be sent: acks and votes
-              apply                    committed entries, results to the doors
-              links.flush
+    step      replica.step(event)     effects are gathered, nothing leaves
+    flush     group.flush             what the doors submitted is proposed
+              log.write               one block
+              links.flush             messages that need not wait: the leader's peers sync while it does
+    sync      log.sync                inline on a fast disk, aside on a slow one (storage.sync_policy)
+              Persisted, links.flush  what waited for the disk leaves: acknowledgements and votes
+    settle    group.apply             committed entries, results to the doors; then the next flush
+
+Flush, sync and settle are turns of their own, because an event loop may keep what is written
+to a socket until the turn ends (uvloop does): a sync in the same turn would hold back the
+very messages that should overtake it, and applying would hold back the acknowledgements.
 """
 
 from __future__ import annotations
@@ -53,6 +57,7 @@ class Driver:
         log: Log,
         links: Links,
         policy: SyncPolicy,
+        clock: Callable[[], float],
         send_snapshot: Callable[[int, SendSnapshot], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -60,12 +65,17 @@ class Driver:
         self._log = log
         self._links = links
         self._policy = policy
+        self._clock = clock
+        """Seconds, for durations within a turn: a loop's own clock may stand still until the turn ends."""
         self._send_snapshot = send_snapshot
         self._on_failure = on_failure
         self._groups: Mapping[int, ReplicatedGroup] = {}
         self._dirty = False
         self._scheduled = False
+        self._block: _Block | None = None
+        """What is written and not yet durable: one at a time."""
         self._syncing: asyncio.Task[None] | None = None
+        """Its sync, where that is made aside."""
         self._failed = False
         self._tickets: dict[int, int] = {}
         """Per group, the newest ticket since the last write of the log."""
@@ -141,35 +151,98 @@ class Driver:
         if self._failed:
             return
         try:
-            # Commands that come while a sync is under way wait for the next block.
-            if self._syncing is None:
-                for group in self._groups.values():
-                    group.flush()
-            self._cycle()
+            if self._block is None:
+                self._begin_block()
+            elif self._syncing is not None:
+                # The disk is slow.  What a quorum without this node has committed need not wait for it.
+                self._apply()
+            self._links.flush()
+            self._arm_timer()
         except Exception as error:
             self._fail(error)
 
-    def _cycle(self) -> None:
-        if self._syncing is None and (not self._dirty or self._write()):
-            block = _Block(self._tickets, self._waiting, self._when_durable)
-            self._tickets, self._waiting, self._when_durable = {}, [], []
-            if self._dirty:
-                self._dirty = False
-                self._links.flush()
-                if self._policy.aside:
-                    self._syncing = self._loop.create_task(self._sync_aside(block), name="log-sync")
-                    self._syncing.add_done_callback(self._sync_ended)
-                else:
-                    began_s = self._loop.time()
-                    self._log.sync()
-                    self._policy.observe((self._loop.time() - began_s) * 1000)
-                    self._persisted(block)
-            else:
-                # Everything that these messages rest on is durable already.
-                self._persisted(block)
-        self._apply()
+    def _begin_block(self) -> None:
+        if not self._dirty:
+            # Replies to what is committed first.  Otherwise a leader waits for our acknowledgement: apply later.
+            self._apply()
+        for group in self._groups.values():
+            group.flush()
+        if self._dirty and not self._write():
+            return
+        block = _Block(self._tickets, self._waiting, self._when_durable)
+        self._tickets, self._waiting, self._when_durable = {}, [], []
+        if self._dirty:
+            self._dirty = False
+            self._block = block
+            self._loop.call_soon(self._sync)
+        else:
+            # Everything that these messages rest on is durable already.
+            self._persisted(block)
+
+    def _sync(self) -> None:
+        if self._failed:
+            return
+        assert self._block is not None
+        try:
+            if self._policy.aside:
+                self._syncing = self._loop.create_task(self._sync_aside(), name="log-sync")
+                self._syncing.add_done_callback(self._sync_ended)
+                return
+            began_s = self._clock()
+            self._log.sync()
+            self._policy.observe((self._clock() - began_s) * 1000)
+            self._synced()
+        except Exception as error:
+            self._fail(error)
+
+    async def _sync_aside(self) -> None:
+        began_s = self._clock()
+        await self._log.sync_aside()
+        self._policy.observe((self._clock() - began_s) * 1000)
+
+    def _sync_ended(self, task: asyncio.Task[None]) -> None:
+        self._syncing = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
+        elif not self._failed:
+            try:
+                self._synced()
+            except Exception as bug:
+                self._fail(bug)
+
+    def _synced(self) -> None:
+        block, self._block = self._block, None
+        assert block is not None
+        self._persisted(block)
         self._links.flush()
-        self._arm_timer()
+        self._loop.call_soon(self._settle)
+
+    def _persisted(self, block: _Block) -> None:
+        """The block is durable: what waited for it may leave, and the replicas count it."""
+        links = self._links.by_peer
+        for group_id, send in block.messages:
+            links[send.to].queue((group_id, send.message))
+        for group_id, ticket in block.tickets.items():
+            self.step(group_id, Persisted(ticket))
+        for done in block.when_durable:
+            done()
+
+    def _settle(self) -> None:
+        if self._failed:
+            return
+        try:
+            self._apply()
+        except Exception as error:
+            self._fail(error)
+        self.schedule()
+
+    def _apply(self) -> None:
+        more = False
+        for group in self._groups.values():
+            more |= group.apply()
+        if more:
+            self.schedule()
 
     def _write(self) -> bool:
         """Write the block.  False where the disk has no room even for it: what rests on it waits and is retried."""
@@ -185,38 +258,6 @@ class Driver:
     def _retry_write(self) -> None:
         self._full_handle = None
         self.schedule()
-
-    async def _sync_aside(self, block: _Block) -> None:
-        began_s = self._loop.time()
-        await self._log.sync_aside()
-        self._policy.observe((self._loop.time() - began_s) * 1000)
-        if not self._failed:
-            self._persisted(block)
-
-    def _sync_ended(self, task: asyncio.Task[None]) -> None:
-        self._syncing = None
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._fail(error)
-        else:
-            self.schedule()
-
-    def _persisted(self, block: _Block) -> None:
-        """The block is durable: what waited for it may leave, and the replicas count it."""
-        links = self._links.by_peer
-        for group_id, send in block.messages:
-            links[send.to].queue((group_id, send.message))
-        for group_id, ticket in block.tickets.items():
-            self.step(group_id, Persisted(ticket))
-        for done in block.when_durable:
-            done()
-
-    def _apply(self) -> None:
-        more = False
-        for group in self._groups.values():
-            more |= group.apply()
-        if more:
-            self.schedule()
 
     def _fail(self, error: BaseException) -> None:
         if not self._failed:

@@ -19,6 +19,8 @@ class Environment:
     disk: Disk
     wall_ms: Callable[[], int]
     """Unix time in milliseconds."""
+    clock: Callable[[], float]
+    """Seconds that also pass within a turn of the loop, to measure durations with.  Time itself is the loop's."""
     random: Random
     """In production one that cannot be predicted: session passwords are drawn from it."""
     process_id: int = 0

@@ -25,8 +25,8 @@ from quorate.services.interface import Door, Refused, Store, Waiter
 
 _log = logging.getLogger(__name__)
 
-APPLY_BUDGET_MS = 10
-"""A group that catches up applies for this long, then lets the loop turn."""
+APPLY_BUDGET_S = 0.0005
+"""Entries are applied for this long, then the loop turns: replies leave, requests come in, peers are heard."""
 
 
 class ReplicatedGroup:
@@ -172,12 +172,12 @@ class ReplicatedGroup:
             self._lead(effects.leadership)
 
     def apply(self) -> bool:
-        """Apply committed entries for at most APPLY_BUDGET_MS.  True where some are left."""
+        """Apply committed entries for at most APPLY_BUDGET_S.  True where some are left."""
         if self._to_apply and not self._installing:
-            deadline_ms = self._host.now_ms() + APPLY_BUDGET_MS
+            deadline_s = self._host.clock() + APPLY_BUDGET_S
             while self._to_apply:
                 self._apply_entry(self._to_apply.popleft())
-                if self._host.now_ms() > deadline_ms:
+                if self._host.clock() > deadline_s:
                     break
         if self._passed_barriers and not self._installing:
             self._release_barriers()

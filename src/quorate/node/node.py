@@ -98,7 +98,9 @@ class Node:
         self._handshake = Handshake(local, frozenset(config.members), self._admit_incarnation)
         self._links = Links(self._addresses, self._handshake, self, MAX_PEER_FRAME_BYTES)
         self._sync_policy = SyncPolicy()
-        self._driver = Driver(self._log, self._links, self._sync_policy, self._send_snapshot, self._fail)
+        self._driver = Driver(
+            self._log, self._links, self._sync_policy, environment.clock, self._send_snapshot, self._fail
+        )
         self._host = _Host(self, self._driver, environment)
         self._groups = {hosted.group_id: self._build_group(hosted) for hosted in services}
         self._snapshotter = Snapshotter(self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes)
@@ -372,6 +374,7 @@ class _Host:
     def __init__(self, node: Node, driver: Driver, environment: Environment) -> None:
         self.now_ms = driver.now_ms
         self.wall_ms = environment.wall_ms
+        self.clock = environment.clock
         self.step = driver.step
         self.schedule = driver.schedule
         self.when_durable = driver.when_durable

@@ -17,6 +17,10 @@ class GroupHost(Protocol):
 
     def wall_ms(self) -> int: ...
 
+    def clock(self) -> float:
+        """Seconds that also pass within a turn of the loop, for durations."""
+        ...
+
     def step(self, group_id: int, event: Event) -> Effects:
         """Feed an event to the group's replica; its effects are seen to, and returned to be looked at."""
         ...

@@ -85,7 +85,9 @@ async def _run(config: NodeConfig) -> int:
 
 
 async def _run_on(config: NodeConfig, disk: RealDisk, stopping: asyncio.Event) -> int:
-    environment = Environment(disk, lambda: time.time_ns() // 1_000_000, random.SystemRandom(), os.getpid())
+    environment = Environment(
+        disk, lambda: time.time_ns() // 1_000_000, time.monotonic, random.SystemRandom(), os.getpid()
+    )
     listen = config.listen.zookeeper
     services = [HostedService(ZOOKEEPER_GROUP, ZOOKEEPER, listen.host, listen.port)]
     try:

@@ -26,6 +26,13 @@ _log = logging.getLogger(__name__)
 
 MAX_ENTRY_BYTES = 1 << 20
 """Commands of one entry, unless a single command is larger.  Bounds what one append or one apply stops."""
+MAX_ENTRY_COMMANDS = 128
+"""More commands than this become several entries of one block.
+
+An entry is applied, and its clients answered, in one turn of the loop.  Many clients that
+all wait for one large entry would all ask again at the same moment, and leader, followers
+and clients would take turns instead of working side by side (docs/performance.md).
+"""
 MAX_WAITING_BYTES = 8 << 20
 """Commands waiting on one node, pending and under way, before its doors stop reading."""
 COMMAND_OVERHEAD_BYTES = 32
@@ -81,12 +88,17 @@ class Proposals:
 
     def submit(self, commands: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
         assert len(commands) == len(waiters) > 0
-        weight_bytes = sum(map(len, commands)) + COMMAND_OVERHEAD_BYTES * len(commands)
-        self._pending.append((commands, waiters, weight_bytes))
-        self._waiting_bytes += weight_bytes
+        for start in range(0, len(commands), MAX_ENTRY_COMMANDS):
+            end = start + MAX_ENTRY_COMMANDS
+            self._add(commands[start:end], waiters[start:end])
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._congested = True
         self._host.schedule()
+
+    def _add(self, commands: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
+        weight_bytes = sum(map(len, commands)) + COMMAND_OVERHEAD_BYTES * len(commands)
+        self._pending.append((commands, waiters, weight_bytes))
+        self._waiting_bytes += weight_bytes
 
     def congested(self) -> bool:
         return self._congested
@@ -107,15 +119,18 @@ class Proposals:
             self._forward_all(leadership.leader, leadership.generation)
 
     def _propose_one(self) -> bool:
-        """Propose one entry of at most MAX_ENTRY_BYTES.  False where the replica refused."""
+        """Propose one entry of about MAX_ENTRY_COMMANDS and MAX_ENTRY_BYTES.  False where the replica refused."""
         forwarded: list[tuple[NodeId, Batch]] = []
-        total = 0
-        while self._forwarded and total < MAX_ENTRY_BYTES:
+        room_bytes, room_commands = MAX_ENTRY_BYTES, MAX_ENTRY_COMMANDS
+        while self._forwarded and room_bytes > 0 and room_commands > 0:
             sender, batch = self._forwarded.popleft()
             forwarded.append((sender, batch))
-            total += sum(map(len, batch.commands))
+            room_bytes -= sum(map(len, batch.commands))
+            room_commands -= len(batch.commands)
         batches = [batch for _, batch in forwarded]
-        own = self._next_own_batch(MAX_ENTRY_BYTES - total) if self._pending else None
+        own = None
+        if self._pending and room_bytes > 0 and room_commands > 0:
+            own = self._next_own_batch(room_bytes, room_commands)
         if own is not None:
             batches.append(own)
         payload = self._codec.encode(Payload(self._host.wall_ms(), batches))
@@ -131,25 +146,23 @@ class Proposals:
         assert refused in (Refusal.NOT_LEADER, Refusal.OVERLOADED)
         return False
 
-    def _next_own_batch(self, room_bytes: int) -> Batch:
+    def _next_own_batch(self, room_bytes: int, room_commands: int) -> Batch:
         """Move pending commands, at least one submission's, into a batch that is outstanding from now on."""
         pending = self._pending
-        commands, waiters, weight_bytes = pending.popleft()
-        if pending and weight_bytes < room_bytes:
-            # Only now copy: most often one submission is all there is.
-            commands, waiters = list(commands), list(waiters)
-            while pending and weight_bytes < room_bytes:
-                more_commands, more_waiters, more_bytes = pending.popleft()
-                commands.extend(more_commands)
-                waiters.extend(more_waiters)
-                weight_bytes += more_bytes
+        first_commands, first_waiters, weight_bytes = pending.popleft()
+        commands, waiters = list(first_commands), list(first_waiters)
+        while pending and weight_bytes < room_bytes and len(commands) + len(pending[0][0]) <= room_commands:
+            more_commands, more_waiters, more_bytes = pending.popleft()
+            commands.extend(more_commands)
+            waiters.extend(more_waiters)
+            weight_bytes += more_bytes
         self._sequence += 1
         self._outstanding[self._sequence] = _Outstanding(waiters, weight_bytes)
-        return Batch(self._node_id, self._boot, self._sequence, list(commands))
+        return Batch(self._node_id, self._boot, self._sequence, commands)
 
     def _forward_all(self, leader: NodeId, generation: int) -> None:
         while self._pending:
-            batch = self._next_own_batch(MAX_ENTRY_BYTES)
+            batch = self._next_own_batch(MAX_ENTRY_BYTES, MAX_ENTRY_COMMANDS)
             if not self._host.send(self._group_id, leader, Forward(generation, batch)):
                 outstanding = self._outstanding.pop(batch.sequence)
                 self._pending.appendleft((batch.commands, outstanding.waiters, outstanding.weight_bytes))

@@ -20,7 +20,7 @@ from quorate.storage.snapshots import SnapshotInfo, Snapshots
 
 _log = logging.getLogger(__name__)
 
-LOAD_TURN_MS = 20
+LOAD_TURN_S = 0.02
 """While a snapshot is loaded into a node that runs, the loop turns at least this often."""
 
 
@@ -128,11 +128,11 @@ class Snapshotter:
         slices = self._snapshots.open(info)
         header = msgspec.msgpack.decode(next(slices, b""), type=_GroupSlice)
         loader = group.store.restore()
-        turn_began_ms = self._host.now_ms()
+        turn_began_s = self._host.clock()
         for slice_ in slices:
             loader.feed(slice_)
-            if in_turns and self._host.now_ms() - turn_began_ms > LOAD_TURN_MS:
+            if in_turns and self._host.clock() - turn_began_s > LOAD_TURN_S:
                 await asyncio.sleep(0)
-                turn_began_ms = self._host.now_ms()
+                turn_began_s = self._host.clock()
         loader.finish()
         group.restored(info.position, info.generation, header.time_ms, info.size_bytes)
