@@ -199,10 +199,18 @@ class Leader:
             return
         self._hear(sender, message.round)
         rejected_position = message.rejected_position
-        if rejected_position <= progress.match_position or progress.flow is Flow.SNAPSHOT:
+        if progress.flow is Flow.SNAPSHOT:
             return
-        if progress.flow is Flow.PROBE and rejected_position != progress.next_position - 1:
-            return  # an answer to an earlier probe
+        if progress.flow is Flow.PROBE:
+            if rejected_position != progress.next_position - 1:
+                return  # an answer to an earlier probe
+            if rejected_position <= progress.match_position:
+                # It came back with less than it had acknowledged: its newest block was damaged
+                # after its sync and passed for a torn tail.  What is committed stays so; the
+                # peer needs those entries once more, and is not counted until it has them.
+                progress.match_position = self._match_positions[sender] = 0
+        elif rejected_position <= progress.match_position:
+            return
         # Nothing is known before the base of our log: a hint there stands, and means a snapshot.
         agreed_position = min(
             core.log.last_position_at_or_before(message.hint_position, message.hint_term),
