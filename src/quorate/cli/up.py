@@ -146,20 +146,32 @@ def _command(data: Path, config: NodeConfig) -> NodeCommand:
     return NodeCommand(config.node, arguments, file.with_name("node.log"))
 
 
+def say(line: str) -> None:
+    """Print a line; where nobody reads any more (`| head`, a closed terminal), go on in silence."""
+    try:
+        click.echo(line)
+    except KeyError:
+        # The cluster is worth more than its report.  Later lines, and the flush at exit, go nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 async def _run(
     data: Path, mark: ClusterMark, configs: Sequence[NodeConfig], commands: Sequence[NodeCommand], *, restart: bool
 ) -> bool:
     """Start, introduce and supervise the nodes; True where they were asked to stop and all did."""
-    supervisor = Supervisor(commands, restart, click.echo)
+    supervisor = Supervisor(commands, restart, say)
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
-        click.echo(f"\n{number.name}: stopping all nodes (once more to kill them) ...")
         supervisor.stop()
+        say(f"\n{number.name}: stopping all nodes (once more to kill them) ...")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
-    click.echo(f"Starting {mark.nodes} nodes of cluster {mark.cluster} ({mark.protocol}), data in {data} ...")
+    nodes = "1 node" if mark.nodes == 1 else f"{mark.nodes} nodes"
+    say(f"Starting {nodes} of cluster {mark.cluster} ({mark.protocol}), data in {data} ...")
     introduction = asyncio.create_task(_introduce(data, mark, configs, supervisor))
     running = asyncio.create_task(supervisor.run())
     await asyncio.wait({introduction, running}, return_when=asyncio.FIRST_COMPLETED)
@@ -168,9 +180,9 @@ async def _run(
     introduction.cancel()
     clean = await running
     if clean:
-        click.echo("All nodes are stopped.")
+        say("All nodes are stopped.")
     else:
-        click.echo(f"The cluster is down. The nodes' own words are in {data}/node-*/node.log", err=True)
+        say(f"The cluster is down. The nodes' own words are in {data}/node-*/node.log")
     return clean
 
 
@@ -183,22 +195,22 @@ async def _introduce(data: Path, mark: ClusterMark, configs: Sequence[NodeConfig
     view = await view_members(admins, mark.cluster)
     while not (loop.time() - started_s > STRAGGLER_PATIENCE_S and _led(view)) and not _complete(view):
         if not told_where_to_look and loop.time() - started_s > LEADER_PATIENCE_S:
-            click.echo(f"No leader after {LEADER_PATIENCE_S:g} s, still waiting. Look into {data}/node-*/node.log")
+            say(f"No leader after {LEADER_PATIENCE_S:g} s, still waiting. Look into {data}/node-*/node.log")
             told_where_to_look = True
         await asyncio.sleep(POLL_FAST_S)
         view = await view_members(admins, mark.cluster)
     known = view.agreement()
     assert known is not None
-    click.echo(f"Node {known.leader} leads after {loop.time() - started_s:.1f} s.\n")
-    click.echo(introduction(data, configs, view, known, supervisor))
+    say(f"Node {known.leader} leads after {loop.time() - started_s:.1f} s.\n")
+    say(introduction(data, configs, view, known, supervisor))
     while True:
         await asyncio.sleep(POLL_S)
         agreement = (await view_members(admins, mark.cluster)).agreement()
         if agreement is None:
             if known is not None:
-                click.echo("no leader is followed by a majority of the nodes")
+                say("no leader is followed by a majority of the nodes")
         elif known is None or (agreement.leader, agreement.generation) != (known.leader, known.generation):
-            click.echo(f"node {agreement.leader} leads now (term {agreement.generation})")
+            say(f"node {agreement.leader} leads now (term {agreement.generation})")
         known = agreement
 
 
