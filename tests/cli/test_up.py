@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -125,3 +128,26 @@ def test_what_to_try_is_python_that_runs(tmp_path: Path) -> None:
     assert "--endpoint" not in text
     elsewhere = [node_config(tmp_path, ClusterMark("lab", 1, "raft"), BasePorts(2191, 3181, 4191), 0)]
     assert "status --endpoint 127.0.0.1:4191" in what_to_try(elsewhere, 4711, tmp_path)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("reading", [True, False])
+def test_a_node_starts_and_stops_whether_or_not_somebody_reads(tmp_path: Path, reading: bool) -> None:
+    ports = dict(zip(("zookeeper", "peer", "admin"), free_ports(3), strict=True))
+    options = [argument for name, port in ports.items() for argument in (f"--{name}-port", str(port))]
+    command = [sys.executable, "-m", "quorate", "up", "--nodes", "1", "--data", str(tmp_path), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        lines = iter(process.stdout.readline, "")
+        assert next(line for line in lines if line.startswith("Node 0 leads after "))
+        if reading:
+            assert next(line for line in lines if line.startswith("Ctrl-C stops all nodes"))
+        else:
+            process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        if reading:
+            assert [*lines][-1] == "All nodes are stopped.\n"
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == ""
+    log = (tmp_path / "node-0" / "node.log").read_text()
+    assert "stopping" in log

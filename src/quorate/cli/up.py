@@ -150,7 +150,7 @@ def say(line: str) -> None:
     """Print a line; where nobody reads any more (`| head`, a closed terminal), go on in silence."""
     try:
         click.echo(line)
-    except KeyError:
+    except OSError:
         # The cluster is worth more than its report.  Later lines, and the flush at exit, go nowhere.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
