@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.support.virtual_loop import VirtualLoop
 
 from quorate.net.handshake import Handshake, LocalIdentity
 from quorate.net.links import Links
 from quorate.net.listener import PeerListener
+from tests.support.virtual_loop import VirtualLoop
 
 PORT = 7400
 HOSTS = {0: "10.0.0.1", 1: "10.0.0.2"}

@@ -65,7 +65,8 @@ class AdminPages:
 def prometheus_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """Every number of a node's status as a sample; those of groups carry a `service` label."""
     for name, value in status.items():
-        if isinstance(value, bool | int | float):
+        # What the first group repeats at the top is for people; counted here it would be counted twice.
+        if isinstance(value, bool | int | float) and name not in status["groups"][0]:
             yield f"quorate_{name} {float(value):g}"
     for group in status["groups"]:
         label = f'{{service="{group["service"]}"}}'

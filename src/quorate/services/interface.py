@@ -135,7 +135,7 @@ class Door(Protocol):
         ...
 
     def applied(self, results: Sequence[Result], waiters: Sequence[Waiter] | None) -> None:
-        """A batch was applied to the store: called for every batch, in order, with this door's waiters if it is its own."""
+        """The store applied a batch: called for every batch, in order, with this door's waiters if it is its own."""
         ...
 
     def refused(self, waiters: Sequence[Waiter], why: Refused) -> None:
