@@ -39,6 +39,8 @@ def run_node(config: NodeConfig) -> int:
     # Each full collection of a store of a million nodes would stop the loop for a good part of a second.
     # Nothing on the hot path makes reference cycles, so the young generations are collected and the old one is not.
     gc.set_threshold(50_000, 20, 1_000_000)
+    # The interpreter's 5 ms would starve the thread that syncs a slow disk (docs/performance.md, "How to sync").
+    sys.setswitchinterval(0.0005)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_run(config))
