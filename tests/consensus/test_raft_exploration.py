@@ -7,7 +7,8 @@ import pytest
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.raft.hard_state import decode_hard_state
 from quorate.consensus.raft.messages import Appended, RaftMessage, RequestVote, Vote
-from quorate.consensus.replica import Effects, Event, Send
+from quorate.consensus.records import Entry
+from quorate.consensus.replica import Effects, Event, NodeId, Send
 from quorate.quorums import Majority
 from tests.consensus.exploration import CLIMATES, Walk
 from tests.consensus.invariants import Invariants, require
@@ -56,32 +57,44 @@ class Unbeatable:
             )
 
 
-def check_durable_before_spoken(server: Server, send: Send) -> None:
+class DurableBeforeSpoken:
     """No term, vote or acknowledgement leaves a server that could still forget it."""
-    message, durable = send.message, server.durable
-    term, voted_for = decode_hard_state(durable.state)
-    assert isinstance(message, RaftMessage)
-    if isinstance(message, RequestVote | Vote) and message.pre_vote:
-        return  # a pre-vote speaks of a term that nobody is in
-    require(term >= message.term, f"{message} spoken in durable term {term}")
-    if term > message.term:
-        return
-    if isinstance(message, RequestVote):
-        require(voted_for == server.config.node_id, f"{message} with a durable vote for {voted_for}")
-    if isinstance(message, Vote) and message.granted:
-        require(voted_for == send.to, f"{message} to {send.to} with a durable vote for {voted_for}")
-    if isinstance(message, Appended) and message.match_position > durable.compacted.position:
-        entry = durable.entries.get(message.match_position)
-        require(
-            entry is not None and entry == server.written.entries.get(message.match_position, entry),
-            f"{message} spoken with durable {entry}",
-        )
+
+    def __init__(self, lab: Lab) -> None:
+        self.vouched: dict[tuple[NodeId, Appended], Entry | None] = {}
+        """What was at the position acknowledged when the acknowledgement was made; None where a snapshot was."""
+        lab.watchers.append(self.note)
+        lab.send_watchers.append(self.check)
+
+    def note(self, server: Server, event: Event, effects: Effects) -> None:
+        for send in (*effects.messages, *effects.messages_after_persist):
+            if isinstance(send.message, Appended):
+                entry = server.written.entries.get(send.message.match_position)
+                self.vouched[server.config.node_id, send.message] = entry
+
+    def check(self, server: Server, send: Send) -> None:
+        message, durable = send.message, server.durable
+        term, voted_for = decode_hard_state(durable.state)
+        assert isinstance(message, RaftMessage)
+        if isinstance(message, RequestVote | Vote) and message.pre_vote:
+            return  # a pre-vote speaks of a term that nobody is in
+        require(term >= message.term, f"{message} spoken in durable term {term}")
+        if term > message.term:
+            return
+        if isinstance(message, RequestVote):
+            require(voted_for == server.config.node_id, f"{message} with a durable vote for {voted_for}")
+        if isinstance(message, Vote) and message.granted:
+            require(voted_for == send.to, f"{message} to {send.to} with a durable vote for {voted_for}")
+        if isinstance(message, Appended) and message.match_position > durable.compacted.position:
+            entry = durable.entries.get(message.match_position)
+            vouched = self.vouched[server.config.node_id, message]
+            require(entry is not None and entry == (vouched or entry), f"{message} spoken with durable {entry}")
 
 
 def explore(nodes: int, seed: int, steps: int) -> Walk:
     walk = Walk(PROTOCOLS["raft"], nodes, seed)
     Unbeatable(walk.lab, walk.invariants)
-    walk.lab.send_watchers.append(check_durable_before_spoken)
+    DurableBeforeSpoken(walk.lab)
     walk.run(steps)
     return walk
 

@@ -179,9 +179,10 @@ class Core:
             if self.log.last_position > position:
                 self.truncate_from(position + 1)
             self.log = Log(position, term)
-            # What is durable of the old log says nothing about the new one, which is
-            # durable with the record below.
-            self.durable_position = self.handed_position
+            # Beyond what was committed, what is durable of the old log says nothing about
+            # the new one, which is durable with the record below.  (Not simply what was
+            # handed out: that may rest on an earlier snapshot whose record is under way.)
+            self.durable_position = min(self.durable_position, self.handed_position)
             self._unpersisted.clear()
         self.effects.records.append(CompactedThrough(position, term))
         self.effects.install = InstallSnapshot(position, term)
