@@ -75,7 +75,7 @@ class Node:
         self._next_allocate_ms = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving = False
-        self._dropping = False
+        self._reported_full = False
 
         disk = environment.disk
         known = Identity.load(disk) is not None
@@ -214,8 +214,19 @@ class Node:
             if self._log.full and now_ms >= self._next_allocate_ms:
                 self._next_allocate_ms = now_ms + ALLOCATE_INTERVAL_MS
                 self._log.try_allocate()
+            self._report_full()
         except Exception as error:
             self._fail(error)
+
+    def _report_full(self) -> None:
+        """Say once that the disk is full, and once that it is not any more."""
+        if self._log.full is self._reported_full:
+            return
+        self._reported_full = self._log.full
+        if self._log.full:
+            _log.error("the disk is full: no write is taken until there is room for another segment of the log")
+        else:
+            _log.info("the disk has room again: writes go on")
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -238,11 +249,8 @@ class Node:
             group.receive(peer, message)
         elif self._log.full and message.payload_bytes():
             # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
-            if not self._dropping:
-                _log.error("the disk is full: entries from node %d are not taken until there is room", peer)
-            self._dropping = True
+            return
         else:
-            self._dropping = False
             self._driver.step(group_id, Receive(peer, message))
 
     def connected(self, peer: int) -> None:
