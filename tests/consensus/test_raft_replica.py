@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate.consensus.protocols import PROTOCOLS
+from quorate.consensus.raft.hard_state import encode_hard_state
 from quorate.consensus.raft.messages import (
     Append,
     Appended,
@@ -20,10 +21,11 @@ from quorate.consensus.raft.messages import (
     RequestVote,
     Vote,
 )
-from quorate.consensus.records import Entry
+from quorate.consensus.records import CompactedThrough, Entry, Recovered
 from quorate.consensus.replica import (
     ChangeMembers,
     Event,
+    InstallSnapshot,
     PeerLost,
     Propose,
     ReadBarrier,
@@ -36,7 +38,7 @@ from quorate.consensus.replica import (
     Tick,
     TransferLeadership,
 )
-from tests.consensus.lab import Lab
+from tests.consensus.lab import DurableRecords, Lab
 
 RAFT = PROTOCOLS["raft"]
 NUMBERS = st.integers(-1, 6) | st.sampled_from([(1 << 62) - 1, 1 << 62, (1 << 63) - 1, (1 << 64) - 1, -(1 << 63)])
@@ -216,3 +218,20 @@ def test_answers_to_what_was_never_sent_pass_no_barrier_and_commit_nothing() -> 
         assert not effects.barriers_passed and not effects.committed
     settle(lab)
     assert len(lab.servers[1].applied) == 2
+
+
+@pytest.mark.parametrize(("position_generation", "kept"), [(2, [3, 4]), (3, [])])
+def test_a_snapshot_leaves_only_entries_that_follow_its_own(position_generation: int, kept: list[int]) -> None:
+    entries = tuple(Entry(position, generation, b"a") for position, generation in enumerate((1, 2, 2, 2), start=1))
+    recovered = Recovered(encode_hard_state(2, None), CompactedThrough(0, 0), entries)
+    replica = RAFT.build(ReplicaConfig(1, (1, 2, 3)), recovered, Random(1), 0)
+    effects = replica.step(SnapshotArrived(2, 3, 2, position_generation), 10)
+    assert effects.install == InstallSnapshot(2, position_generation)
+    records = DurableRecords(recovered)
+    for record in effects.records:
+        records.write(record)
+    assert sorted(records.entries) == kept
+    assert replica.status().last_position == (4 if kept else 2)
+    # One that is no news installs nothing, but tells the leader where this server is.
+    assert replica.step(SnapshotArrived(2, 3, 1, 1), 10).install is None
+    assert replica.step(SnapshotArrived(2, 2, 9, 2), 10).install is None  # a stale leader's
