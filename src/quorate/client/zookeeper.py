@@ -297,8 +297,7 @@ class ZooKeeperClient:
             request.on_loss(SessionExpired(f"session 0x{self.session_id:x}"))
         elif self.state is State.CLOSED:
             request.on_loss(ClientClosed("the client is closed"))
-        elif self.state is State.CONNECTED and self._link is not None and not self._link.lost.done():
-            # A caller that hears of a loss may call again before `_keep` has noticed it.
+        elif self.state is State.CONNECTED and self._link is not None:
             self._link.send(request, self._next_xid())
         else:
             self._unsent.append(request)
@@ -331,7 +330,7 @@ class ZooKeeperClient:
         """A link whose session is good, or None; a session that has expired ends the client."""
         loop = asyncio.get_running_loop()
         connect = ConnectRequest(self.last_zxid, self._asked_timeout_ms, self.session_id, self.password)
-        link = Link(loop, connect, self._on_event, self._on_zxid)
+        link = Link(loop, connect, self._on_event, self._on_zxid, self._on_lost)
         try:
             async with asyncio.timeout(max(self.timeout_ms / 1000 / len(self._hosts), 0.2)):
                 await loop.create_connection(lambda: link, host, port)
@@ -351,6 +350,8 @@ class ZooKeeperClient:
 
     async def _keep(self, link: Link) -> None:
         """Serve over this link until it is lost."""
+        if link.lost.done():
+            return
         self._link = link
         watches = self._watches.again(self.last_zxid)
         if watches is not None:
@@ -358,11 +359,7 @@ class ZooKeeperClient:
         self._become(State.CONNECTED)
         while self._unsent:
             link.send(self._unsent.popleft(), self._next_xid())
-        why = await self._ping_until_lost(link)
-        self._link = None
-        if self.state is State.CONNECTED:
-            LOG.debug("connection lost: %s", why)
-            self._become(State.CONNECTING)
+        LOG.debug("connection lost: %s", await self._ping_until_lost(link))
 
     async def _ping_until_lost(self, link: Link) -> str:
         """Ping whenever a third of the timeout went without a request; give up after two thirds without a word."""
@@ -378,6 +375,13 @@ class ZooKeeperClient:
             wait_s = min(link.sent_at + third_s, link.heard_at + 2 * third_s) - now
             await asyncio.wait([link.lost], timeout=max(wait_s, 0.001))
         return link.lost.result()
+
+    def _on_lost(self, link: Link) -> None:
+        """Called before anybody hears of a lost request: whoever then calls again waits for the next connection."""
+        if link is self._link:
+            self._link = None
+            if self.state is State.CONNECTED:
+                self._become(State.CONNECTING)
 
     def _on_zxid(self, zxid: int) -> None:
         self.last_zxid = max(self.last_zxid, zxid)

@@ -58,12 +58,14 @@ class Link(asyncio.Protocol):
         connect: ConnectRequest,
         on_event: Callable[[WatcherEvent], None],
         on_zxid: Callable[[int], None],
+        on_lost: Callable[[Link], None],
     ) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._connect = connect
         self._on_event = on_event
         self._on_zxid = on_zxid
+        self._on_lost = on_lost
         self._received = bytearray()
         self._in_flight: deque[Request] = deque()
         self.greeting: asyncio.Future[ConnectResponse] = loop.create_future()
@@ -105,6 +107,8 @@ class Link(asyncio.Protocol):
             self.greeting.set_exception(ConnectionLoss(why))
             # Nobody may be waiting for it any more.
             self.greeting.exception()
+        # First, so that nobody who hears of a lost request sends another one into this connection.
+        self._on_lost(self)
         while self._in_flight:
             self._in_flight.popleft().on_loss(ConnectionLoss(why))
         if not self.lost.done():

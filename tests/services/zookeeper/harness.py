@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 from quorate.consensus.replica import Leadership, RandomSource, Role
 from quorate.services.interface import DoorConfig, Refused
-from quorate.services.zookeeper.door import ZooKeeperDoor
+from quorate.services.zookeeper.commands import expire_session
+from quorate.services.zookeeper.door import Expiry, ZooKeeperDoor
 from quorate.services.zookeeper.store import Store
+from tests.support.virtual_loop import VirtualLoop
 
 T = TypeVar("T")
 
@@ -147,6 +149,16 @@ class Cluster:
         for node_id, _, waiters in self._take():
             self.nodes[node_id].door.refused(waiters, why)
 
+    def expire(self, session: int) -> None:
+        """As if its clock had run out on the leader."""
+        generation = self.nodes[1].store.sessions[session].generation
+        self.submit(1, [expire_session(session, generation)], [Expiry(session)])
+
+    def cut_connections(self) -> None:
+        for node in self.nodes.values():
+            for connection in list(node.door._connections):
+                connection.transport.abort()
+
     def congest(self, node_id: int, congested: bool) -> None:
         node = self.nodes[node_id]
         node.group.is_congested = congested
@@ -248,3 +260,13 @@ class ClusterThread:
 
     async def _open(self) -> Cluster:
         return await Cluster(self._size, **self._limits).__aenter__()
+
+
+def on_virtual_loop(work: Callable[[], Coroutine[Any, Any, T]], seed: int = 1) -> T:
+    """Run to the end in virtual time."""
+    loop = VirtualLoop(seed)
+    try:
+        result: T = loop.run_until_complete(work())
+        return result
+    finally:
+        loop.close()

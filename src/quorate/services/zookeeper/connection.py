@@ -377,6 +377,8 @@ class Connection(asyncio.Protocol):
         while in_flight and (reply := in_flight[0].reply) is not None:
             self.out.append(reply)
             in_flight.popleft()
+        if not in_flight:
+            self.unstall(Stall.BEHIND_WRITES)
         self.door.schedule(self)
 
     # --- the session -----------------------------------------------------------------------
