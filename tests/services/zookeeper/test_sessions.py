@@ -304,6 +304,7 @@ def test_a_leader_that_stood_still_blames_nobody() -> None:
     async def work() -> None:
         async with Cluster(1) as cluster:
             raw = await Raw.open(cluster.endpoints[0], 2_000)
+            await asyncio.sleep(0.2)
             cluster._ticker.cancel()
             await asyncio.sleep(5)
             cluster._tick()

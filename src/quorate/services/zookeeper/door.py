@@ -111,15 +111,13 @@ class ZooKeeperDoor:
         self._next_guard_ms = 0
         self._log_limiter = LogLimiter()
         self._server: asyncio.Server | None = None
-        self._loop: asyncio.AbstractEventLoop
         self._all_gone: asyncio.Future[None] | None = None
 
     # --- the node's side: start, stop, tick ------------------------------------------------
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._last_tick_ms = self.group.now_ms()
-        self._server = await self._loop.create_server(
+        self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self), self.config.host, self.config.port, backlog=1024
         )
 
@@ -130,8 +128,9 @@ class ZooKeeperDoor:
             connection.close()
         self._turn()
         if self._connections:
-            self._all_gone = self._loop.create_future()
-            cut_off = self._loop.call_later(1, self._cut_off)
+            loop = asyncio.get_running_loop()
+            self._all_gone = loop.create_future()
+            cut_off = loop.call_later(1, self._cut_off)
             await self._all_gone
             cut_off.cancel()
 
@@ -175,7 +174,7 @@ class ZooKeeperDoor:
     def _schedule_turn(self) -> None:
         if not self._turn_is_due:
             self._turn_is_due = True
-            self._loop.call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._turn_is_due = False
