@@ -141,9 +141,6 @@ class Driver:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
-    def disk_full(self) -> bool:
-        return self._log.full
-
     # --- the cycle ---------------------------------------------------------------------------
 
     def _flush(self) -> None:

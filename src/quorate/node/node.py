@@ -31,7 +31,8 @@ from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
 from quorate.node.loop_watch import LoopWatch
 from quorate.node.snapshotting import Snapshotter
-from quorate.node.wire import Forward, ForwardRefused, Note, items_decoder
+from quorate.node.wire import Forward, ForwardRefused, Note, Room, items_decoder
+from quorate.quorums import Majority
 from quorate.services.interface import DoorConfig, Service
 from quorate.storage.identity import Identity
 from quorate.storage.log import Log
@@ -44,6 +45,10 @@ TICK_INTERVAL_S = 0.05
 ALLOCATE_INTERVAL_MS = 1000
 MAX_PEER_FRAME_BYTES = 256 << 20
 """Above what one flush may hold for a peer: `limits.max_bytes_in_flight` and one entry more."""
+
+
+CLUSTER_GROUP = 0
+"""Messages about nodes, not about one of the groups that they host."""
 
 
 class DamagedData(Exception):
@@ -76,6 +81,9 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving = False
         self._reported_full = False
+        self._full_peers: set[int] = set()
+        self._quorum_full = False
+        """So many disks are full that no quorum is left which could take an entry."""
 
         disk = environment.disk
         known = Identity.load(disk) is not None
@@ -214,6 +222,8 @@ class Node:
             if self._log.full and now_ms >= self._next_allocate_ms:
                 self._next_allocate_ms = now_ms + ALLOCATE_INTERVAL_MS
                 self._log.try_allocate()
+                # Told again and again, because a peer forgets it with any connection that ends.
+                self._tell_room()
             self._report_full()
         except Exception as error:
             self._fail(error)
@@ -223,10 +233,28 @@ class Node:
         if self._log.full is self._reported_full:
             return
         self._reported_full = self._log.full
+        self._tell_room()
         if self._log.full:
             _log.error("the disk is full: no write is taken until there is room for another segment of the log")
         else:
             _log.info("the disk has room again: writes go on")
+
+    def _tell_room(self) -> None:
+        for link in self._links.by_peer.values():
+            link.queue((CLUSTER_GROUP, Room(self._log.full)))
+        self._driver.schedule()
+
+    def _hear_of_room(self, peer: int, full: bool) -> None:
+        if full:
+            self._full_peers.add(peer)
+        else:
+            self._full_peers.discard(peer)
+        roomy = [node for node in self.config.members if node not in self._full_peers]
+        self._quorum_full = not Majority(tuple(self.config.members)).is_quorum(roomy)
+
+    def disk_full(self) -> bool:
+        """GroupHost's."""
+        return self._log.full or self._quorum_full
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -243,12 +271,15 @@ class Node:
 
     def _receive(self, peer: int, group_id: int, message: Message) -> None:
         group = self._groups.get(group_id)
-        if group is None:
+        if isinstance(message, Room):
+            self._hear_of_room(peer, message.full)
+        elif group is None:
             _log.warning("node %d sent a message for group %d, which is not here", peer, group_id)
         elif isinstance(message, Forward | ForwardRefused | Note):
             group.receive(peer, message)
-        elif self._log.full and message.payload_bytes():
-            # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
+        elif self._log.full and 2 * message.payload_bytes() > max(0, self._log.room_bytes()):
+            # As if lost on the way (twice the payload is more than its records take).  What a leader had sent before
+            # it could know is mostly still taken; small messages go on, so that votes survive a full disk.
             return
         else:
             self._driver.step(group_id, Receive(peer, message))
@@ -259,6 +290,7 @@ class Node:
     def lost(self, peer: int) -> None:
         if not self._serving:
             return
+        self._hear_of_room(peer, False)
         for group_id, group in self._groups.items():
             group.peer_lost(peer)
             self._driver.step(group_id, PeerLost(peer))
@@ -388,4 +420,4 @@ class _Host:
         self.when_durable = driver.when_durable
         self.send = driver.send
         self.install_snapshot = node.install_snapshot
-        self.disk_full = driver.disk_full
+        self.disk_full = node.disk_full

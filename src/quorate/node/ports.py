@@ -42,5 +42,5 @@ class GroupHost(Protocol):
         ...
 
     def disk_full(self) -> bool:
-        """True while the log has no room for entries."""
+        """True while the log of this node, or of so many that no quorum is left, has no room for entries."""
         ...

@@ -54,7 +54,13 @@ class Note(Message, frozen=True, array_like=True, tag=True, gc=False):
     content: bytes
 
 
-NodeMessage: TypeAlias = Forward | ForwardRefused | Note
+class Room(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Whether the sender's disk is full: a leader takes no write that no quorum has room for."""
+
+    full: bool
+
+
+NodeMessage: TypeAlias = Forward | ForwardRefused | Note | Room
 
 
 class PayloadCodec:

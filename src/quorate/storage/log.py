@@ -174,6 +174,14 @@ class Log:
         """True while no spare segment can be allocated: refuse new entries.  `try_allocate` finds out anew."""
         return self._full
 
+    def room_bytes(self) -> int:
+        """What entries may still take while `full`: an eighth of the active segment stays for small records."""
+        active = self._active
+        gathered = BlockBuilder()
+        for group, records in self._gathered:
+            gathered.add(group, records)
+        return active.size_bytes - active.size_bytes // 8 - active.end - gathered.size_bytes()
+
     def try_allocate(self) -> bool:
         """Allocate the spare segment if there is none; False where the disk is full.
 
