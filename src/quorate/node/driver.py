@@ -8,13 +8,12 @@ under way arriving commands gather for the next one: group commit falls out by i
     flush     group.flush             what the doors submitted is proposed
               log.write               one block
               links.flush             messages that need not wait: the leader's peers sync while it does
-    sync      log.sync                inline on a fast disk, aside on a slow one (storage.sync_policy)
+              log.sync                inline on a fast disk, aside on a slow one (storage.sync_policy)
               Persisted, links.flush  what waited for the disk leaves: acknowledgements and votes
-    settle    group.apply             committed entries, results to the doors; then the next flush
+              group.apply             committed entries, results to the doors
+    send      links.flush             news of the commit, once the doors have answered their clients
 
-Flush, sync and settle are turns of their own, because an event loop may keep what is written
-to a socket until the turn ends (uvloop does): a sync in the same turn would hold back the
-very messages that should overtake it, and applying would hold back the acknowledgements.
+A turn that brought no records applies first: replies do not wait for the next block's sync.
 """
 
 from __future__ import annotations
@@ -72,10 +71,9 @@ class Driver:
         self._groups: Mapping[int, ReplicatedGroup] = {}
         self._dirty = False
         self._scheduled = False
-        self._block: _Block | None = None
-        """What is written and not yet durable: one at a time."""
+        self._sending = False
         self._syncing: asyncio.Task[None] | None = None
-        """Its sync, where that is made aside."""
+        """A sync that is made aside."""
         self._failed = False
         self._tickets: dict[int, int] = {}
         """Per group, the newest ticket since the last write of the log."""
@@ -148,19 +146,20 @@ class Driver:
         if self._failed:
             return
         try:
-            if self._block is None:
-                self._begin_block()
-            elif self._syncing is not None:
-                # The disk is slow.  What a quorum without this node has committed need not wait for it.
-                self._apply()
-            self._links.flush()
+            if self._syncing is None:
+                self._make_block()
+            # While the disk is slow, what a quorum without this node has committed need not wait for it.
+            self._apply()
+            if not self._sending:
+                # The doors answer in the next turn, before this: a client waits, a follower's commit position does not.
+                self._sending = True
+                self._loop.call_soon(self._send)
             self._arm_timer()
         except Exception as error:
             self._fail(error)
 
-    def _begin_block(self) -> None:
+    def _make_block(self) -> None:
         if not self._dirty:
-            # Replies to what is committed first.  Otherwise a leader waits for our acknowledgement: apply later.
             self._apply()
         for group in self._groups.values():
             group.flush()
@@ -168,52 +167,41 @@ class Driver:
             return
         block = _Block(self._tickets, self._waiting, self._when_durable)
         self._tickets, self._waiting, self._when_durable = {}, [], []
-        if self._dirty:
-            self._dirty = False
-            self._block = block
-            self._loop.call_soon(self._sync)
-        else:
+        if not self._dirty:
             # Everything that these messages rest on is durable already.
             self._persisted(block)
-
-    def _sync(self) -> None:
-        if self._failed:
             return
-        assert self._block is not None
-        try:
-            if self._policy.aside:
-                self._syncing = self._loop.create_task(self._sync_aside(), name="log-sync")
-                self._syncing.add_done_callback(self._sync_ended)
-                return
+        self._dirty = False
+        self._links.flush()
+        if self._policy.aside:
+            self._syncing = self._loop.create_task(self._sync_aside(block), name="log-sync")
+            self._syncing.add_done_callback(self._sync_ended)
+        else:
             began_s = self._clock()
             self._log.sync()
             self._policy.observe((self._clock() - began_s) * 1000)
-            self._synced()
-        except Exception as error:
-            self._fail(error)
+            self._persisted(block)
+            self._links.flush()
 
-    async def _sync_aside(self) -> None:
+    async def _sync_aside(self, block: _Block) -> None:
         began_s = self._clock()
         await self._log.sync_aside()
         self._policy.observe((self._clock() - began_s) * 1000)
+        if not self._failed:
+            self._persisted(block)
+            self._links.flush()
 
     def _sync_ended(self, task: asyncio.Task[None]) -> None:
         self._syncing = None
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._fail(error)
-        elif not self._failed:
-            try:
-                self._synced()
-            except Exception as bug:
-                self._fail(bug)
+        else:
+            self.schedule()
 
-    def _synced(self) -> None:
-        block, self._block = self._block, None
-        assert block is not None
-        self._persisted(block)
+    def _send(self) -> None:
+        self._sending = False
         self._links.flush()
-        self._loop.call_soon(self._settle)
 
     def _persisted(self, block: _Block) -> None:
         """The block is durable: what waited for it may leave, and the replicas count it."""
@@ -224,15 +212,6 @@ class Driver:
             self.step(group_id, Persisted(ticket))
         for done in block.when_durable:
             done()
-
-    def _settle(self) -> None:
-        if self._failed:
-            return
-        try:
-            self._apply()
-        except Exception as error:
-            self._fail(error)
-        self.schedule()
 
     def _apply(self) -> None:
         more = False
