@@ -15,7 +15,8 @@ ZooKeeperError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 from quorate.services.zookeeper.errors import ErrorCode
 from quorate.services.zookeeper.protocol import MultiResult
@@ -119,7 +120,7 @@ class MultiFailed(ZooKeeperError):
         self.results = tuple(results)
 
 
-_BY_CODE = {int(error.own_code): error for error in _Coded.__subclasses__()}
+_BY_CODE: Final = MappingProxyType({int(error.own_code): error for error in _Coded.__subclasses__()})
 
 
 def error_for(code: int, what: str) -> ZooKeeperError:

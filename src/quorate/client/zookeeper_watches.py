@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Final, TypeAlias
 
 import msgspec
@@ -25,12 +26,14 @@ Watcher: TypeAlias = Callable[[WatchEvent], None]
 _DATA: Final = 0
 _EXIST: Final = 1
 _CHILD: Final = 2
-_SPENT: Final = {
-    EventType.CREATED: (_DATA, _EXIST),
-    EventType.DATA_CHANGED: (_DATA, _EXIST),
-    EventType.DELETED: (_DATA, _EXIST, _CHILD),
-    EventType.CHILDREN_CHANGED: (_CHILD,),
-}
+_SPENT: Final[Mapping[int, tuple[int, ...]]] = MappingProxyType(
+    {
+        EventType.CREATED: (_DATA, _EXIST),
+        EventType.DATA_CHANGED: (_DATA, _EXIST),
+        EventType.DELETED: (_DATA, _EXIST, _CHILD),
+        EventType.CHILDREN_CHANGED: (_CHILD,),
+    }
+)
 
 
 class WatchList:
@@ -56,7 +59,7 @@ class WatchList:
     def fire(self, event_type: int, path: str) -> list[Watcher]:
         """The watchers that this event spends."""
         fired: list[Watcher] = []
-        for kind in _SPENT.get(EventType(event_type), ()):
+        for kind in _SPENT.get(event_type, ()):
             fired += self._watchers[kind].pop(path, [])
         return fired
 
