@@ -181,7 +181,6 @@ class Driver:
             self._log.sync()
             self._policy.observe((self._clock() - began_s) * 1000)
             self._persisted(block)
-            self._links.flush()
 
     async def _sync_aside(self, block: _Block) -> None:
         began_s = self._clock()
@@ -189,7 +188,6 @@ class Driver:
         self._policy.observe((self._clock() - began_s) * 1000)
         if not self._failed:
             self._persisted(block)
-            self._links.flush()
 
     def _sync_ended(self, task: asyncio.Task[None]) -> None:
         self._syncing = None
@@ -208,6 +206,8 @@ class Driver:
         links = self._links.by_peer
         for group_id, send in block.messages:
             links[send.to].queue((group_id, send.message))
+        # At once: somebody waits for these, and for what comes below nobody does.
+        self._links.flush()
         for group_id, ticket in block.tickets.items():
             self.step(group_id, Persisted(ticket))
         for done in block.when_durable:
