@@ -1,9 +1,8 @@
 """A cluster of real node processes, and clients for it.
 
-Nodes run as their users run them: `python -m quorate node --config FILE`.  Ports are drawn
-below the kernel's range for outgoing connections, so that a node that is killed finds its
-ports free again.  Each node holds the reading end of a pipe whose writing end only the test
-process has (`--stop-with-fd`): should the tests be killed, no node outlives them.
+Nodes run as their users run them: `python -m quorate node --config FILE`.  Each node holds
+the reading end of a pipe whose writing end only the test process has (`--stop-with-fd`):
+should the tests be killed, no node outlives them.
 """
 
 from __future__ import annotations
@@ -55,18 +54,32 @@ def eventually(look: Callable[[], Value | None], what: str, within_s: float = RE
         pause(every_s)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody has now, and that no outgoing connection will be given."""
-    with contextlib.ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            probe = stack.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+class PortReservation:
+    """Ports of 127.0.0.1 that nobody has, kept from other reservations until `release`.
+
+    A port is free if it can be bound without SO_REUSEADDR.  It stays bound here, not listening,
+    and with SO_REUSEADDR set afterwards, so that a node may still listen on it.  They lie
+    below the range from which the kernel takes ports for outgoing connections.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.ports: list[int] = []
+        self._sockets: list[socket.socket] = []
+        while len(self.ports) < count:
+            holder = socket.socket()
             port = random.randrange(10_000, 32_000)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                ports.append(port)
-        return ports
+            try:
+                holder.bind(("127.0.0.1", port))
+            except OSError:
+                holder.close()
+                continue
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.ports.append(port)
+            self._sockets.append(holder)
+
+    def release(self) -> None:
+        for holder in self._sockets:
+            holder.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +241,8 @@ class Cluster:
         wrapper: Callable[[int], Sequence[str]] = lambda node: (),
     ) -> None:
         """`settings` are sections of the configuration, the same for all nodes; `wrapper` precedes a node's command."""
-        ports = free_ports(3 * nodes)
+        self._reservation = PortReservation(3 * nodes)
+        ports = self._reservation.ports
         members = {str(node): f"127.0.0.1:{ports[node]}" for node in range(nodes)}
         self.folder = folder
         self._clients: list[Any] = []
@@ -260,6 +274,8 @@ class Cluster:
         for node in self.nodes:
             self.start_node(node)
         self.wait_ready()
+        ended = [node.node for node in self.nodes if not node.runs()]
+        assert not ended, f"nodes {ended} did not start: {self.nodes[ended[0]].log_text()}"
         return self
 
     def start_node(self, node: Node) -> None:
@@ -316,6 +332,7 @@ class Cluster:
         for node in self.nodes:
             node.clear_away()
         os.close(self._pipe_reading)
+        self._reservation.release()
 
     # --- clients -----------------------------------------------------------------------------
 
@@ -326,7 +343,7 @@ class Cluster:
             hosts=hosts,
             timeout=timeout_s,
             connection_retry=KazooRetry(max_tries=-1, delay=0.02, backoff=1, max_delay=0.05),
-            command_retry=KazooRetry(max_tries=-1, delay=0.02, backoff=1, max_delay=0.05),
+            command_retry=KazooRetry(max_tries=-1, delay=0.02, backoff=1, max_delay=0.05, deadline=READY_S),
         )
         self._clients.append(client)
         client.start(timeout=READY_S)

@@ -172,7 +172,9 @@ def test_a_session_ends_on_time_though_the_leader_that_kept_its_time_is_killed(c
     with RawClient(followers[0].config.listen.zookeeper) as dying:
         assert dying.open_session(3_000) == 3_000
         assert dying.call(create_body(1, "/dying", b"", EPHEMERAL))[0] == 0
-        eventually(lambda: watcher.exists("/dying", watch=lambda event: expired.set()), "the znode is there")
+        # A watch on a znode that is not there yet would fire when it appears.
+        watcher.sync("/dying")
+        assert watcher.exists("/dying", watch=lambda event: expired.set())
         leader.kill()
         killed_s = time.monotonic()
     # A client that vanishes says nothing: its connection ends, its session does not.

@@ -21,7 +21,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError, ConnectionLoss, NoNodeError, OperationTimeoutError, SessionExpiredError
 
-from tests.processes.cluster import READY_S, Cluster, eventually, free_ports, pause, running
+from tests.processes.cluster import READY_S, Cluster, PortReservation, eventually, pause, running
 
 pytestmark = pytest.mark.processes
 
@@ -269,17 +269,21 @@ def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 def block_of_ports(count: int) -> int:
     """The first of `count` free ports in a row."""
-    taken = free_ports(40)
-    for port in taken:
+    reservation = PortReservation(40)
+    reservation.release()
+    for port in reservation.ports:
         if all(is_free(port + i) for i in range(count)):
             return port
-    raise AssertionError(f"no {count} free ports in a row near any of {taken}")
+    raise AssertionError(f"no {count} free ports in a row near any of {reservation.ports}")
 
 
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def test_what_up_prints_works_as_it_stands(
