@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from quorate.net.connection import Direction
 from quorate.net.handshake import Handshake, LocalIdentity
 from quorate.net.links import Links
 from quorate.net.listener import PeerListener
@@ -37,7 +38,7 @@ class Station:
     def connected(self, peer: int) -> None:
         self.events.append(("connected", peer))
 
-    def lost(self, peer: int) -> None:
+    def lost(self, peer: int, direction: Direction) -> None:
         self.events.append(("lost", peer))
 
     def frame(self, connection: object, peer: int, body: bytes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quorate.consensus.replica import Effects, Event, Leadership, Message, Propose, Refusal, Role
+from quorate.net.connection import Direction
 from quorate.node.proposals import MAX_WAITING_BYTES, Proposals, WaiterEvents
 from quorate.node.wire import Batch, Forward, ForwardRefused, Payload, PayloadCodec
 from quorate.services.interface import Refused, Waiter
@@ -22,6 +23,7 @@ class Bench:
 
     refuse_with: Refusal | None = None
     full: bool = False
+    quorum_full: bool = False
     connected: bool = True
     now: int = 1000
     proposed: list[Payload] = field(default_factory=list)
@@ -67,8 +69,11 @@ class Bench:
     def install_snapshot(self, group_id: int, position: int) -> None:
         raise AssertionError("not used here")
 
-    def disk_full(self) -> bool:
+    def own_disk_full(self) -> bool:
         return self.full
+
+    def refuses_writes(self) -> bool:
+        return self.full or self.quorum_full
 
     def submit(self, *commands: bytes) -> None:
         self.proposals.submit(list(commands), [command.decode() for command in commands])
@@ -118,7 +123,7 @@ def test_an_earlier_life_of_this_node_has_no_waiters() -> None:
 
 def test_without_a_leader_commands_wait_and_are_then_refused() -> None:
     bench = Bench()
-    bench.proposals.leadership_changed(NOBODY, bench.now)
+    bench.proposals.leadership_changed(NOBODY)
     bench.submit(b"a")
     bench.flush(NOBODY)
     bench.proposals.tick(bench.now + 500)
@@ -127,12 +132,53 @@ def test_without_a_leader_commands_wait_and_are_then_refused() -> None:
     assert bench.ended == [("NO_LEADER", "a")]
 
 
+def test_a_leader_that_cannot_be_reached_is_no_better_than_none() -> None:
+    bench = Bench(connected=False)
+    bench.submit(b"a")
+    bench.flush(FOLLOWS)
+    bench.now += 400
+    bench.submit(b"b")
+    bench.flush(FOLLOWS)
+    bench.proposals.tick(bench.now + 101)
+    assert bench.ended == [("NO_LEADER", "a"), ("NO_LEADER", "b")]
+
+
+def test_a_refused_forward_takes_what_follows_with_it() -> None:
+    bench = Bench()
+    bench.submit(b"a")
+    bench.flush(FOLLOWS)
+    bench.submit(b"behind it")
+    bench.proposals.forward_refused(ForwardRefused(BOOT, 1, False))
+    assert bench.ended == [("NO_LEADER", "a"), ("NO_LEADER", "behind it")]
+
+
+def test_a_leader_that_is_overloaded_keeps_the_order_of_what_waits() -> None:
+    bench = Bench(refuse_with=Refusal.OVERLOADED)
+    for sequence in (1, 2):
+        bench.proposals.take_forward(PEER, Forward(5, Batch(PEER, 9, sequence, [b"x"])), LEADS)
+    bench.submit(b"a")
+    bench.flush(LEADS)
+    bench.refuse_with = None
+    bench.proposals.take_forward(PEER, Forward(5, Batch(PEER, 9, 3, [b"y"])), LEADS)
+    bench.flush(LEADS)
+    batches = [(batch.origin, batch.sequence) for payload in bench.proposed for batch in payload.batches]
+    assert [sequence for origin, sequence in batches if origin == PEER] == [1, 2, 3]
+    assert bench.sent == [] and bench.ended == []
+
+
+def test_a_follower_whose_disk_is_full_refuses_instead_of_forwarding() -> None:
+    bench = Bench(full=True)
+    bench.submit(b"a")
+    bench.flush(FOLLOWS)
+    assert bench.sent == [] and bench.ended == [("DISK_FULL", "a")]
+
+
 def test_commands_that_waited_for_a_leader_go_to_it() -> None:
     bench = Bench()
-    bench.proposals.leadership_changed(NOBODY, bench.now)
+    bench.proposals.leadership_changed(NOBODY)
     bench.submit(b"a")
     bench.flush(NOBODY)
-    bench.proposals.leadership_changed(FOLLOWS, bench.now)
+    bench.proposals.leadership_changed(FOLLOWS)
     bench.connected = False
     bench.flush(FOLLOWS)
     assert bench.sent == [] and bench.ended == []
@@ -146,7 +192,7 @@ def test_a_lost_leader_leaves_doubt_and_nothing_overtakes_it() -> None:
     bench.submit(b"under way")
     bench.flush(FOLLOWS)
     bench.submit(b"behind it")
-    bench.proposals.leadership_changed(NOBODY, bench.now)
+    bench.proposals.leadership_changed(NOBODY)
     assert bench.ended == [("lost", "under way"), ("NO_LEADER", "behind it")]
     bench.flush(FOLLOWS)
     assert len(bench.sent) == 1, "nothing is sent a second time"
@@ -156,9 +202,10 @@ def test_a_lost_connection_to_the_leader_ends_what_went_over_it() -> None:
     bench = Bench()
     bench.submit(b"a")
     bench.flush(FOLLOWS)
-    bench.proposals.peer_lost(2, FOLLOWS)
+    bench.proposals.peer_lost(2, Direction.OUTGOING, FOLLOWS)
+    bench.proposals.peer_lost(PEER, Direction.INCOMING, FOLLOWS)
     assert bench.ended == []
-    bench.proposals.peer_lost(PEER, FOLLOWS)
+    bench.proposals.peer_lost(PEER, Direction.OUTGOING, FOLLOWS)
     assert bench.ended == [("lost", "a")]
 
 
@@ -166,7 +213,8 @@ def test_a_leader_drops_what_came_over_a_connection_that_ended() -> None:
     bench = Bench()
     bench.proposals.take_forward(PEER, Forward(5, Batch(PEER, 9, 1, [b"x"])), LEADS)
     bench.proposals.take_forward(2, Forward(5, Batch(2, 9, 1, [b"y"])), LEADS)
-    bench.proposals.peer_lost(PEER, LEADS)
+    bench.proposals.peer_lost(2, Direction.OUTGOING, LEADS)
+    bench.proposals.peer_lost(PEER, Direction.INCOMING, LEADS)
     bench.flush(LEADS)
     assert [batch.commands for payload in bench.proposed for batch in payload.batches] == [[b"y"]]
 

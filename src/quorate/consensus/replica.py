@@ -182,8 +182,8 @@ class Refusal(enum.Enum):
 class Leadership(msgspec.Struct, frozen=True):
     """Who leads, as this node sees it.
 
-    `ready` is true on the leader itself, from when its opening entry is committed: only
-    then has it applied everything that earlier leaderships committed.
+    `ready` is true on the leader itself, from when its opening entry is handed out to be
+    applied: with it everything that earlier leaderships committed has been handed out.
     """
 
     role: Role

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -12,6 +13,13 @@ from quorate.net.handshake import HandshakeRefused
 
 HANDSHAKE_FRAME_BYTES = 4096
 HANDSHAKE_TIMEOUT_S = 5.0
+
+
+class Direction(enum.Enum):
+    """Of the two connections between two nodes, as one of them sees it."""
+
+    OUTGOING = "we speak on it"
+    INCOMING = "the peer speaks on it"
 
 
 class LinkEvents(Protocol):
@@ -25,8 +33,8 @@ class LinkEvents(Protocol):
         """Messages to the peer can be sent now."""
         ...
 
-    def lost(self, peer: int) -> None:
-        """An established connection with the peer ended, in either direction."""
+    def lost(self, peer: int, direction: Direction) -> None:
+        """An established connection with the peer ended."""
         ...
 
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
-from quorate.net.connection import HANDSHAKE_TIMEOUT_S, FramedConnection, LinkEvents
+from quorate.net.connection import HANDSHAKE_TIMEOUT_S, Direction, FramedConnection, LinkEvents
 from quorate.net.frames import KEEP_ALIVE, FrameEncoder, FrameError
 from quorate.net.handshake import Handshake, Purpose
 
@@ -145,7 +145,7 @@ class PeerLink:
             self._connection = None
             connection.abort()
         self._report(f"lost the link to node {self.peer}: {connection.problem or 'closed by the other side'}")
-        self._events.lost(self.peer)
+        self._events.lost(self.peer, Direction.OUTGOING)
         return True
 
     async def _watch_silence(self, connection: _Outgoing) -> None:

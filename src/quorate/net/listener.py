@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from quorate.net.connection import HANDSHAKE_TIMEOUT_S, FramedConnection, LinkEvents
+from quorate.net.connection import HANDSHAKE_TIMEOUT_S, Direction, FramedConnection, LinkEvents
 from quorate.net.frames import KEEP_ALIVE, FrameEncoder
 from quorate.net.handshake import Handshake, Hello, Purpose, Unwelcome
 
@@ -123,7 +123,7 @@ class PeerListener:
         self._current[peer] = connection
         if older is not None:
             older.abort()
-            self.events.lost(peer)
+            self.events.lost(peer, Direction.INCOMING)
 
     def dismiss(self, connection: _Incoming) -> None:
         self._open.discard(connection)
@@ -134,7 +134,7 @@ class PeerListener:
             self.transfers.ended(connection)
         elif self._current.get(hello.node) is connection:
             del self._current[hello.node]
-            self.events.lost(hello.node)
+            self.events.lost(hello.node, Direction.INCOMING)
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -88,9 +88,13 @@ class Driver:
         self._groups = groups
         self.schedule()
 
-    async def stop(self) -> None:
-        """Carry nothing out any more; wait for a sync that is under way."""
+    def halt(self) -> None:
+        """Carry nothing out any more."""
         self._failed = True
+
+    async def stop(self) -> None:
+        """Halt, and wait for a sync that is under way."""
+        self.halt()
         for handle in (self._timer, self._full_handle):
             if handle is not None:
                 handle.cancel()
@@ -108,7 +112,19 @@ class Driver:
         return int(self._loop.time() * 1000)
 
     def step(self, group_id: int, event: Event) -> Effects:
-        """Feed an event; gather what it wants.  Nothing leaves before the flush that this schedules."""
+        """Feed an event; gather what it wants.  Nothing leaves before the flush that this schedules.
+
+        A bug ends the node here, whoever called: no later step may vouch for what this one left undone.
+        """
+        if self._failed:
+            return Effects()
+        try:
+            return self._step(group_id, event)
+        except Exception as error:
+            self._fail(error)
+            return Effects()
+
+    def _step(self, group_id: int, event: Event) -> Effects:
         group = self._groups[group_id]
         effects = group.replica.step(event, self.now_ms())
         if effects.records:

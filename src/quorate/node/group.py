@@ -18,6 +18,7 @@ from quorate.consensus.replica import (
     Replica,
     Role,
 )
+from quorate.net.connection import Direction
 from quorate.node.ports import GroupHost
 from quorate.node.proposals import Proposals, WaiterEvents
 from quorate.node.wire import Forward, ForwardRefused, Note, PayloadCodec
@@ -198,16 +199,26 @@ class ReplicatedGroup:
             self.door.restored()
             self._host.schedule()
 
+    def disk_filled(self) -> None:
+        """This node cannot take entries: what it forwarded would not come back to be answered."""
+        if self.leadership.role is not Role.LEADER:
+            self._proposals.lose_outstanding()
+
     def snapshot_taken(self, position: int, size_bytes: int) -> None:
+        assert position >= self.snapshot_position, (position, self.snapshot_position)
         self.snapshot_position = position
         self.snapshot_bytes = size_bytes
 
-    def peer_lost(self, peer: NodeId) -> None:
-        self._proposals.peer_lost(peer, self.leadership)
+    def peer_lost(self, peer: NodeId, direction: Direction) -> None:
+        self._proposals.peer_lost(peer, direction, self.leadership)
 
     def tick(self, now_ms: int) -> None:
         self._proposals.tick(now_ms)
         self.door.tick(now_ms)
+
+    def is_installing(self) -> bool:
+        """A snapshot from a peer is about to replace the store."""
+        return self._installing
 
     def stop(self) -> None:
         """The node is stopping: nothing new is taken, nothing under way will be answered."""
@@ -230,7 +241,7 @@ class ReplicatedGroup:
                 "none" if leadership.leader is None else leadership.leader,
                 leadership.role.value,
             )
-            self._proposals.leadership_changed(leadership, self._host.now_ms())
+            self._proposals.leadership_changed(leadership)
         self.door.leadership_changed(leadership)
 
     def _apply_entry(self, entry: Entry) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from quorate import __version__
 from quorate.consensus.protocols import PROTOCOLS
-from quorate.consensus.records import CompactedThrough, Recovered
+from quorate.consensus.records import Recovered
 from quorate.consensus.replica import (
     Message,
     PeerLost,
@@ -20,6 +20,7 @@ from quorate.consensus.replica import (
     SnapshotArrived,
     SnapshotSent,
 )
+from quorate.net.connection import Direction
 from quorate.net.handshake import Handshake, HandshakeRefused, LocalIdentity
 from quorate.net.links import Links
 from quorate.net.listener import PeerListener
@@ -30,13 +31,13 @@ from quorate.node.driver import Driver
 from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
 from quorate.node.loop_watch import LoopWatch
-from quorate.node.snapshotting import Snapshotter
+from quorate.node.room import DiskRoom
+from quorate.node.snapshotting import DamagedData, Snapshotter
 from quorate.node.wire import Forward, ForwardRefused, Note, Room, items_decoder
-from quorate.quorums import Majority
 from quorate.services.interface import DoorConfig, Service
 from quorate.storage.identity import Identity
 from quorate.storage.log import Log
-from quorate.storage.snapshots import SnapshotInfo, Snapshots
+from quorate.storage.snapshots import Snapshots
 from quorate.storage.sync_policy import SyncPolicy
 
 _log = logging.getLogger(__name__)
@@ -49,10 +50,6 @@ MAX_PEER_FRAME_BYTES = 256 << 20
 
 CLUSTER_GROUP = 0
 """Messages about nodes, not about one of the groups that they host."""
-
-
-class DamagedData(Exception):
-    """The data folder misses something that was acknowledged; the message names file and offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +74,8 @@ class Node:
         self._started_s = self._loop.time()
         self._watch = LoopWatch()
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._next_allocate_ms = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving = False
-        self._reported_full = False
-        self._full_peers: set[int] = set()
-        self._quorum_full = False
-        """So many disks are full that no quorum is left which could take an entry."""
 
         disk = environment.disk
         known = Identity.load(disk) is not None
@@ -109,9 +101,12 @@ class Node:
         self._driver = Driver(
             self._log, self._links, self._sync_policy, environment.clock, self._send_snapshot, self._fail
         )
-        self._host = _Host(self, self._driver, environment)
+        self._room = DiskRoom(self._log, self._links, config.members, self._driver.schedule)
+        self._host = _Host(self, self._driver, self._room, environment)
         self._groups = {hosted.group_id: self._build_group(hosted) for hosted in services}
-        self._snapshotter = Snapshotter(self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes)
+        self._snapshotter = Snapshotter(
+            self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes, self._fail
+        )
         names = {hosted.group_id: hosted.service.name for hosted in services}
         transfers = TransferReceiver(self._snapshots, names, self._snapshot_arrived)
         self._listener = PeerListener(self._handshake, self, transfers, self._decoder.decode, MAX_PEER_FRAME_BYTES)
@@ -160,6 +155,7 @@ class Node:
             max_connections=config.limits.max_connections,
             max_requests_in_flight=config.limits.max_requests_in_flight,
             max_unread_bytes=config.limits.max_unread_bytes,
+            election_timeout_ms=config.timing.election_timeout_ms,
         )
         group.attach(hosted.service.create_door(store, group, door_config))
         return group
@@ -171,28 +167,19 @@ class Node:
         for group_id, group in self._groups.items():
             compacted = self._recovered.get(group_id, Recovered()).compacted
             if compacted.position:
-                await self._snapshotter.load(group, self._recovered_snapshot(group_id, compacted), in_turns=False)
+                await self._snapshotter.restore(group, compacted.position)
         self._recovered = {}
+        # Before any listener: a peer may speak as soon as it can connect.
+        self._driver.start(self._groups)
+        self._serving = True
         listen = self.config.listen
         await self._listener.start(listen.peer.host, listen.peer.port)
         await self._admin.start(listen.admin.host, listen.admin.port)
         for group in self._groups.values():
             await group.door.start()
         self._links.start()
-        self._driver.start(self._groups)
         self._watch.start()
-        self._serving = True
         self._tick()
-
-    def _recovered_snapshot(self, group_id: int, compacted: CompactedThrough) -> SnapshotInfo:
-        """The snapshot that the log rests on; newer ones, which it does not know yet, are as if never taken."""
-        for info in self._snapshots.all(group_id):
-            if info.position == compacted.position:
-                return info
-        raise DamagedData(
-            f"the log of group {group_id} begins after position {compacted.position}, "
-            f"but the snapshot of that position is missing from {self._snapshots.folder}/"
-        )
 
     async def stop(self) -> None:
         """Leave in order: clients first, then peers, then the disk."""
@@ -219,44 +206,15 @@ class Node:
             for group in self._groups.values():
                 group.tick(now_ms)
             self._snapshotter.tick(self._groups, now_ms)
-            if self._log.full and now_ms >= self._next_allocate_ms:
-                self._next_allocate_ms = now_ms + ALLOCATE_INTERVAL_MS
-                self._log.try_allocate()
-                # Told again and again, because a peer forgets it with any connection that ends.
-                self._tell_room()
-            self._report_full()
+            if self._room.tick(now_ms):
+                for group in self._groups.values():
+                    group.disk_filled()
         except Exception as error:
             self._fail(error)
 
-    def _report_full(self) -> None:
-        """Say once that the disk is full, and once that it is not any more."""
-        if self._log.full is self._reported_full:
-            return
-        self._reported_full = self._log.full
-        self._tell_room()
-        if self._log.full:
-            _log.error("the disk is full: no write is taken until there is room for another segment of the log")
-        else:
-            _log.info("the disk has room again: writes go on")
-
-    def _tell_room(self) -> None:
-        for link in self._links.by_peer.values():
-            link.queue((CLUSTER_GROUP, Room(self._log.full)))
-        self._driver.schedule()
-
-    def _hear_of_room(self, peer: int, full: bool) -> None:
-        if full:
-            self._full_peers.add(peer)
-        else:
-            self._full_peers.discard(peer)
-        roomy = [node for node in self.config.members if node not in self._full_peers]
-        self._quorum_full = not Majority(tuple(self.config.members)).is_quorum(roomy)
-
-    def disk_full(self) -> bool:
-        """GroupHost's."""
-        return self._log.full or self._quorum_full
-
     def _fail(self, error: BaseException) -> None:
+        """Stop acting at once: after a bug or a failed disk no further step may vouch for anything."""
+        self._driver.halt()
         if not self.failed.done():
             self.failed.set_result(error)
 
@@ -272,28 +230,28 @@ class Node:
     def _receive(self, peer: int, group_id: int, message: Message) -> None:
         group = self._groups.get(group_id)
         if isinstance(message, Room):
-            self._hear_of_room(peer, message.full)
+            self._room.hear(peer, message.full)
         elif group is None:
             _log.warning("node %d sent a message for group %d, which is not here", peer, group_id)
         elif isinstance(message, Forward | ForwardRefused | Note):
             group.receive(peer, message)
-        elif self._log.full and 2 * message.payload_bytes() > max(0, self._log.room_bytes()):
-            # As if lost on the way (twice the payload is more than its records take).  What a leader had sent before
-            # it could know is mostly still taken; small messages go on, so that votes survive a full disk.
-            return
+        elif not self._room.takes(message.payload_bytes()):
+            # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
+            group.disk_filled()
         else:
             self._driver.step(group_id, Receive(peer, message))
 
     def connected(self, peer: int) -> None:
         self._driver.schedule()
 
-    def lost(self, peer: int) -> None:
-        if not self._serving:
-            return
-        self._hear_of_room(peer, False)
-        for group_id, group in self._groups.items():
-            group.peer_lost(peer)
-            self._driver.step(group_id, PeerLost(peer))
+    def lost(self, peer: int, direction: Direction) -> None:
+        try:
+            self._room.hear(peer, False)
+            for group_id, group in self._groups.items():
+                group.peer_lost(peer, direction)
+                self._driver.step(group_id, PeerLost(peer))
+        except Exception as error:
+            self._fail(error)
 
     def _admit_incarnation(self, peer: int, incarnation: str) -> str | None:
         known = self._identity.known_peer(peer)
@@ -338,24 +296,20 @@ class Node:
         )
 
     def install_snapshot(self, group_id: int, position: int) -> None:
-        """GroupHost's: load the snapshot once the log says that it counts."""
-        self._driver.when_durable(lambda: self._spawn(self._installing(group_id, position), "snapshot-install"))
+        """GroupHost's: load the snapshot once the log says durably that it counts."""
+        group = self._groups[group_id]
+        self._driver.when_durable(lambda: self._snapshotter.install(group, position))
 
-    async def _installing(self, group_id: int, position: int) -> None:
-        try:
-            group = self._groups[group_id]
-            info = self._recovered_snapshot(group_id, CompactedThrough(position, 0))
-            await self._snapshotter.load(group, info, in_turns=True)
-            self._snapshots.remove_older(group_id, position)
-            self._log.release()
-            _log.info("group %d: installed the snapshot of position %d", group_id, position)
-        except Exception as error:
-            self._fail(error)
-
-    def _spawn(self, work: Any, name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
 
     # --- admin -------------------------------------------------------------------------------
 
@@ -411,7 +365,7 @@ class Node:
 class _Host:
     """The node as its groups see it (`node.ports.GroupHost`)."""
 
-    def __init__(self, node: Node, driver: Driver, environment: Environment) -> None:
+    def __init__(self, node: Node, driver: Driver, room: DiskRoom, environment: Environment) -> None:
         self.now_ms = driver.now_ms
         self.wall_ms = environment.wall_ms
         self.clock = environment.clock
@@ -420,4 +374,5 @@ class _Host:
         self.when_durable = driver.when_durable
         self.send = driver.send
         self.install_snapshot = node.install_snapshot
-        self.disk_full = node.disk_full
+        self.own_disk_full = room.own_full
+        self.refuses_writes = room.refuses_writes

@@ -38,9 +38,13 @@ class GroupHost(Protocol):
         ...
 
     def install_snapshot(self, group_id: int, position: int) -> None:
-        """Load the group's snapshot of `position` into its store, then call `Group.installed`."""
+        """Load the group's snapshot of `position` into its store, then call the group's `restored`."""
         ...
 
-    def disk_full(self) -> bool:
-        """True while the log of this node, or of so many that no quorum is left, has no room for entries."""
+    def own_disk_full(self) -> bool:
+        """True while this node's log has no room for entries."""
+        ...
+
+    def refuses_writes(self) -> bool:
+        """True while there is no room for writes here, or not on enough disks for a quorum."""
         ...

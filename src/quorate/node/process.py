@@ -13,7 +13,8 @@ import time
 
 from quorate.node.config import NodeConfig
 from quorate.node.environment import Environment
-from quorate.node.node import DamagedData, HostedService, Node
+from quorate.node.node import HostedService, Node
+from quorate.node.snapshotting import DamagedData
 from quorate.services.zookeeper.service import ZOOKEEPER
 from quorate.storage.identity import DamagedIdentity, IdentityMismatch
 from quorate.storage.log_errors import CorruptLog, UnknownLogFormat

@@ -12,17 +12,15 @@ the very generation that the follower meant.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quorate.consensus.replica import Leadership, NodeId, Propose, Refusal, Role
+from quorate.net.connection import Direction
 from quorate.node.ports import GroupHost
 from quorate.node.wire import Batch, Forward, ForwardRefused, Payload, PayloadCodec
 from quorate.services.interface import Refused, Waiter
-
-_log = logging.getLogger(__name__)
 
 MAX_ENTRY_BYTES = 1 << 20
 """Commands of one entry, unless a single command is larger.  Bounds what one append or one apply stops."""
@@ -71,7 +69,8 @@ class Proposals:
         self._forwarded: deque[tuple[NodeId, Batch]] = deque()
         self._outstanding: dict[int, _Outstanding] = {}
         self._waiting_bytes = 0
-        self._leaderless_since_ms: int | None = host.now_ms()
+        self._stuck_since_ms: int | None = None
+        """Since when there has been something pending that no leader could be given."""
         self._congested = False
         self._events: WaiterEvents | None = None
 
@@ -107,16 +106,24 @@ class Proposals:
 
     def flush(self, leadership: Leadership, uncommitted_room: Callable[[], bool]) -> None:
         """Propose or forward what is pending, as far as the leader, the disk and backpressure allow."""
+        if self._pending and self._host.own_disk_full():
+            # Also on a follower: a write whose entry it cannot take would never be answered here.
+            self.refuse_pending(Refused.DISK_FULL)
         if leadership.role is Role.LEADER:
             # A leader takes nothing before its opening entry is committed; being ready brings the next flush.
             while leadership.ready and (self._pending or self._forwarded) and uncommitted_room():
-                if self._host.disk_full():
+                if self._host.refuses_writes():
                     self._refuse_for_full_disk()
                     return
                 if not self._propose_one():
                     return
         elif leadership.leader is not None and self._pending:
             self._forward_all(leadership.leader, leadership.generation)
+        stuck = bool(self._pending) and leadership.role is not Role.LEADER
+        if not stuck:
+            self._stuck_since_ms = None
+        elif self._stuck_since_ms is None:
+            self._stuck_since_ms = self._host.now_ms()
 
     def _propose_one(self) -> bool:
         """Propose one entry of about MAX_ENTRY_COMMANDS and MAX_ENTRY_BYTES.  False where the replica refused."""
@@ -137,13 +144,12 @@ class Proposals:
         refused = self._host.step(self._group_id, Propose(payload)).refused
         if refused is None:
             return True
-        _log.info("group %d: a proposal was refused: %s", self._group_id, refused.value)
-        for sender, batch in forwarded:
-            self._host.send(self._group_id, sender, ForwardRefused(batch.boot, batch.sequence, False))
+        assert refused in (Refusal.NOT_LEADER, Refusal.OVERLOADED)
+        # All of it waits, in its order: refusing some of a stream and taking what follows would leave a gap.
+        self._forwarded.extendleft(reversed(forwarded))
         if own is not None:
             outstanding = self._outstanding.pop(own.sequence)
             self._pending.appendleft((own.commands, outstanding.waiters, outstanding.weight_bytes))
-        assert refused in (Refusal.NOT_LEADER, Refusal.OVERLOADED)
         return False
 
     def _next_own_batch(self, room_bytes: int, room_commands: int) -> Batch:
@@ -190,8 +196,12 @@ class Proposals:
         if outstanding is None:
             return
         self._release(outstanding.weight_bytes)
-        why = Refused.DISK_FULL if refusal.disk_full else Refused.NO_LEADER
-        self.events.refused(outstanding.waiters, why)
+        if refusal.disk_full:
+            self.events.refused(outstanding.waiters, Refused.DISK_FULL)
+        else:
+            # Its clients are sent away, so what they asked for later must not be done.
+            self.events.refused(outstanding.waiters, Refused.NO_LEADER)
+            self.refuse_pending(Refused.NO_LEADER)
 
     # --- ends --------------------------------------------------------------------------------
 
@@ -205,20 +215,19 @@ class Proposals:
         self._release(outstanding.weight_bytes)
         return outstanding.waiters
 
-    def leadership_changed(self, leadership: Leadership, now_ms: int) -> None:
+    def leadership_changed(self, leadership: Leadership) -> None:
         """Another leader, another generation or none: what was under way is in doubt."""
-        self._leaderless_since_ms = now_ms if leadership.leader is None else None
         self.lose_outstanding()
         if leadership.role is not Role.LEADER:
             self._forwarded.clear()
         self._host.schedule()
 
-    def peer_lost(self, peer: NodeId, leadership: Leadership) -> None:
-        """The connection to `peer` ended, and with it the order of what was forwarded on it."""
-        if leadership.role is not Role.LEADER and leadership.leader == peer:
-            self.lose_outstanding()
-        elif self._forwarded:
+    def peer_lost(self, peer: NodeId, direction: Direction, leadership: Leadership) -> None:
+        """A connection with `peer` ended, and with it the order of what was forwarded on it."""
+        if direction is Direction.INCOMING:
             self._forwarded = deque(item for item in self._forwarded if item[0] != peer)
+        elif leadership.role is not Role.LEADER and leadership.leader == peer:
+            self.lose_outstanding()
 
     def lose_outstanding(self) -> None:
         if not self._outstanding:
@@ -236,9 +245,10 @@ class Proposals:
             self.events.refused(waiters, why)
 
     def tick(self, now_ms: int) -> None:
-        """Refuse what has waited for a leader too long."""
-        since_ms = self._leaderless_since_ms
-        if since_ms is not None and self._pending and now_ms - since_ms > self._hold_ms:
+        """Refuse what has waited too long for a leader that can be reached."""
+        since_ms = self._stuck_since_ms
+        if since_ms is not None and now_ms - since_ms > self._hold_ms:
+            self._stuck_since_ms = None
             self.refuse_pending(Refused.NO_LEADER)
 
     def _release(self, weight_bytes: int) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import closing
 
 import msgspec
 
 from quorate.consensus.replica import Compacted
 from quorate.node.group import ReplicatedGroup
 from quorate.node.ports import GroupHost
+from quorate.services.interface import StoreLoader
 from quorate.storage.disk import DiskFull
 from quorate.storage.log import Log
 from quorate.storage.snapshots import SnapshotInfo, Snapshots
@@ -22,6 +25,10 @@ _log = logging.getLogger(__name__)
 
 LOAD_TURN_S = 0.02
 """While a snapshot is loaded into a node that runs, the loop turns at least this often."""
+
+
+class DamagedData(Exception):
+    """The data folder misses something that was acknowledged; the message names it."""
 
 
 class _GroupSlice(msgspec.Struct, frozen=True, array_like=True):
@@ -33,12 +40,23 @@ class _GroupSlice(msgspec.Struct, frozen=True, array_like=True):
 class Snapshotter:
     """Takes and loads the snapshots of a node's groups; one is taken at a time."""
 
-    def __init__(self, snapshots: Snapshots, log: Log, host: GroupHost, snapshot_log_bytes: int) -> None:
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        log: Log,
+        host: GroupHost,
+        snapshot_log_bytes: int,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
         self._snapshots = snapshots
         self._log = log
         self._host = host
         self._snapshot_log_bytes = snapshot_log_bytes
+        self._on_failure = on_failure
         self._taking: asyncio.Task[None] | None = None
+        self._wanted: dict[int, int] = {}
+        """Per group that is installing, the position of the newest snapshot that it was told to install."""
+        self._installing: dict[int, asyncio.Task[None]] = {}
         self._retry_ms = 0
 
     def tick(self, groups: dict[int, ReplicatedGroup], now_ms: int) -> None:
@@ -62,14 +80,21 @@ class Snapshotter:
 
     def start(self, group: ReplicatedGroup) -> bool:
         """Start a snapshot of the group now.  False where one is under way already or would say nothing new."""
-        if self._taking is not None or group.applied_position == group.snapshot_position:
+        if self._taking is not None or group.is_installing() or group.applied_position == group.snapshot_position:
             return False
         self._taking = asyncio.get_running_loop().create_task(self._take(group), name="snapshot")
         self._taking.add_done_callback(self._ended)
         return True
 
     async def stop(self) -> None:
-        """Abandon a snapshot that is being taken."""
+        """Abandon what is being taken or loaded."""
+        for task in self._installing.values():
+            task.cancel()
+        if self._installing:
+            await asyncio.wait(self._installing.values())
+        await self._abandon()
+
+    async def _abandon(self) -> None:
         if self._taking is not None:
             self._taking.cancel()
             await asyncio.wait([self._taking])
@@ -88,22 +113,18 @@ class Snapshotter:
         position = group.applied_position
         generation = group.applied_generation
         began_ms = self._host.now_ms()
-        group.bytes_since_snapshot = 0
-        slices = group.store.snapshot()
         writer = self._snapshots.create(group.group_id, position, generation, group.service_name)
+        group.bytes_since_snapshot = 0
         try:
-            await writer.write(msgspec.msgpack.encode(_GroupSlice(group.time_ms)))
-            for slice_ in slices:
-                await writer.write(slice_)
-                await asyncio.sleep(0)
+            with closing(group.store.snapshot()) as slices:
+                await writer.write(msgspec.msgpack.encode(_GroupSlice(group.time_ms)))
+                for slice_ in slices:
+                    await writer.write(slice_)
+                    await asyncio.sleep(0)
             info = await writer.finish()
         except BaseException:
             writer.abandon()
             raise
-        finally:
-            close = getattr(slices, "close", None)
-            if close is not None:
-                close()
         group.snapshot_taken(info.position, info.size_bytes)
         self._host.step(group.group_id, Compacted(position))
         # Until the log says so durably, a restart would still look for the snapshot before this one.
@@ -120,19 +141,67 @@ class Snapshotter:
         self._snapshots.remove_older(group_id, position)
         self._log.release()
 
-    async def load(self, group: ReplicatedGroup, info: SnapshotInfo, *, in_turns: bool) -> None:
-        """Replace the group's store by the snapshot.  Raises CorruptSnapshot or ValueError.
+    # --- loading -----------------------------------------------------------------------------
 
-        With `in_turns` the loop goes on turning meanwhile; a node that starts has nothing else to do.
+    async def restore(self, group: ReplicatedGroup, position: int) -> None:
+        """At start: load the snapshot that the log rests on.  Raises DamagedData, CorruptSnapshot, ValueError.
+
+        Newer ones, which the log does not know yet, are as if never taken.
         """
+        info = self._find(group.group_id, position)
+        header, loader = await self._feed(group, info)
+        loader.finish()
+        group.restored(info.position, info.generation, header.time_ms, info.size_bytes)
+
+    def install(self, group: ReplicatedGroup, position: int) -> None:
+        """Replace a running group's store by the snapshot of `position`, while the loop goes on turning.
+
+        A newer one that is wanted meanwhile takes the older one's place: the group goes on
+        only from the newest.
+        """
+        self._wanted[group.group_id] = max(position, self._wanted.get(group.group_id, 0))
+        if group.group_id not in self._installing:
+            task = asyncio.get_running_loop().create_task(self._install(group), name="snapshot-install")
+            self._installing[group.group_id] = task
+            task.add_done_callback(lambda done: self._install_ended(group.group_id, done))
+
+    async def _install(self, group: ReplicatedGroup) -> None:
+        # An own snapshot of the state that is about to go would have nothing to stand on.
+        await self._abandon()
+        while True:
+            info = self._find(group.group_id, self._wanted[group.group_id])
+            header, loader = await self._feed(group, info)
+            if self._wanted[group.group_id] == info.position:
+                break
+        loader.finish()
+        group.restored(info.position, info.generation, header.time_ms, info.size_bytes)
+        self._clean_up(group.group_id, info.position)
+        _log.info("group %d: installed the snapshot of position %d", group.group_id, info.position)
+
+    def _install_ended(self, group_id: int, task: asyncio.Task[None]) -> None:
+        del self._installing[group_id], self._wanted[group_id]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_failure(error)
+
+    def _find(self, group_id: int, position: int) -> SnapshotInfo:
+        for info in self._snapshots.all(group_id):
+            if info.position == position:
+                return info
+        raise DamagedData(
+            f"the log of group {group_id} begins after position {position}, "
+            f"but the snapshot of that position is missing from {self._snapshots.folder}/"
+        )
+
+    async def _feed(self, group: ReplicatedGroup, info: SnapshotInfo) -> tuple[_GroupSlice, StoreLoader]:
+        """Load all slices, in turns; the store does not change before the loader's `finish`."""
         slices = self._snapshots.open(info)
         header = msgspec.msgpack.decode(next(slices, b""), type=_GroupSlice)
         loader = group.store.restore()
         turn_began_s = self._host.clock()
         for slice_ in slices:
             loader.feed(slice_)
-            if in_turns and self._host.clock() - turn_began_s > LOAD_TURN_S:
+            if self._host.clock() - turn_began_s > LOAD_TURN_S:
                 await asyncio.sleep(0)
                 turn_began_s = self._host.clock()
-        loader.finish()
-        group.restored(info.position, info.generation, header.time_ms, info.size_bytes)
+        return header, loader

@@ -34,11 +34,11 @@ class Store(Protocol):
         """
         ...
 
-    def snapshot(self) -> Iterator[bytes]:
+    def snapshot(self) -> SnapshotSlices:
         """The state as of this call, in slices, exact whatever is applied between two of them.
 
         At most one snapshot is open at a time.  Each step of the iterator takes at most a
-        few milliseconds.  Closing the iterator early abandons the snapshot.
+        few milliseconds.  It is closed in the end, early where the snapshot is abandoned.
         """
         ...
 
@@ -49,6 +49,14 @@ class Store(Protocol):
     def summary(self) -> dict[str, int]:
         """Counts for status and metrics (for example nodes, sessions, last zxid)."""
         ...
+
+
+class SnapshotSlices(Protocol):
+    """A snapshot that is being taken.  Until `close`, the store keeps what it needs for it."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
 
 
 class StoreLoader(Protocol):
@@ -181,6 +189,8 @@ class DoorConfig:
     max_connections: int = 10_000
     max_requests_in_flight: int = 1_000
     """Unanswered requests of one connection before the door stops reading from it."""
+    election_timeout_ms: int = 400
+    """A leader that no quorum answered for this long steps down; no other is elected sooner after it was heard."""
     max_unread_bytes: int = 4 << 20
     """Unsent replies of one connection before the door closes it as a client that does not read."""
 
