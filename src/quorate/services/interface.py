@@ -75,7 +75,6 @@ class Refused(enum.Enum):
     """Why the group did nothing with a command.  It was not and will not be applied."""
 
     NO_LEADER = "no leader is known"
-    OVERLOADED = "the cluster cannot keep up"
     DISK_FULL = "the disk is full"
     STOPPING = "the node is stopping"
 
@@ -143,7 +142,12 @@ class Door(Protocol):
         ...
 
     def applied(self, results: Sequence[Result], waiters: Sequence[Waiter] | None) -> None:
-        """The store applied a batch: called for every batch, in order, with this door's waiters if it is its own."""
+        """The store applied a batch: called for every batch, in order, with this door's waiters if it is its own.
+
+        Called in the same call in which the store applied the batch, with no other call of
+        the door between the two.  A door may rest on it: whatever it reads from the store
+        at any other time, it has been told of every change that it can see.
+        """
         ...
 
     def refused(self, waiters: Sequence[Waiter], why: Refused) -> None:

@@ -55,11 +55,8 @@ REFUSED_CODES: Final[Mapping[Refused, ErrorCode | None]] = MappingProxyType(
         # what ZooKeeper does when it loses its quorum or stops.
         Refused.NO_LEADER: None,
         Refused.STOPPING: None,
-        # Certainly not done, and the connection is sound.  ZooKeeper itself would say THROTTLED_OP, but clients
-        # older than that code cannot read it, and kazoo's retry covers -7 and not -127.
-        Refused.OVERLOADED: ErrorCode.OPERATION_TIMEOUT,
-        # A full disk stops ZooKeeper.  Here reads go on, so the write gets an error that no recipe mistakes for
-        # something it knows.
+        # Certainly not done, and the connection is sound.  A full disk stops ZooKeeper.  Here reads go on, so the
+        # write gets an error that no recipe mistakes for something it knows.
         Refused.DISK_FULL: ErrorCode.SYSTEM_ERROR,
     }
 )
