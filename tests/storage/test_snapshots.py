@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quorate.storage import snapshots as snapshots_module
 from quorate.storage.disk import DiskFull
 from quorate.storage.snapshots import CorruptSnapshot, SnapshotInfo, Snapshots
-from tests.support.memory_disk import MemoryDisk
+from tests.support.memory_disk import MemoryDisk, MemoryFile
 
 SLICES = [b"first", b"", b"x" * 1000, bytes(range(256)) * 20]
 
@@ -26,9 +26,15 @@ async def write(snapshots: Snapshots, slices: list[bytes], position: int = 7, gr
 
 async def send(source: Snapshots, info: SnapshotInfo, target: Snapshots, chunk_bytes: int) -> SnapshotInfo:
     receiver = target.receive(info.group, info.position, info.generation, info.size_bytes, info.service)
+    file = source.open_file(info)
     for offset in range(0, info.size_bytes, chunk_bytes):
-        receiver.write(offset, source.read_chunk(info, offset, chunk_bytes))
+        receiver.write(offset, file.read_at(offset, chunk_bytes))
+    file.close()
     return await receiver.finish()
+
+
+def contents(source: Snapshots, info: SnapshotInfo) -> bytes:
+    return source.open_file(info).read_at(0, info.size_bytes)
 
 
 @settings(max_examples=50, deadline=None)
@@ -205,7 +211,7 @@ def test_a_snapshot_that_did_not_come_whole_is_refused(missing: str) -> None:
     async def scenario() -> None:
         info = await write(source, SLICES)
         receiver = target.receive(info.group, info.position, info.generation, info.size_bytes, info.service)
-        data = source.read_chunk(info, 0, info.size_bytes)
+        data = contents(source, info)
         if missing == "middle":
             receiver.write(0, data[:100])
             receiver.write(200, data[200:])
@@ -226,7 +232,7 @@ def test_another_snapshot_than_the_announced_one_is_refused() -> None:
     async def scenario() -> None:
         info = await write(source, SLICES)
         receiver = target.receive(info.group, info.position + 1, info.generation, info.size_bytes, info.service)
-        receiver.write(0, source.read_chunk(info, 0, info.size_bytes))
+        receiver.write(0, contents(source, info))
         with pytest.raises(CorruptSnapshot, match="header says"):
             await receiver.finish()
 
@@ -244,3 +250,57 @@ def test_a_snapshot_that_does_not_fit_is_refused_before_it_comes() -> None:
         asyncio.run(writer.write(bytes(20_000)))
     writer.abandon()
     assert disk.list("snapshots") == []
+
+
+def test_a_snapshot_whose_header_does_not_fit_leaves_nothing_open_and_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = MemoryDisk(capacity_bytes=50)
+    opened: list[MemoryFile] = []
+
+    def open_and_note(path: str, *, create: bool = False) -> MemoryFile:
+        opened.append(MemoryDisk.open(disk, path, create=create))
+        return opened[-1]
+
+    monkeypatch.setattr(disk, "open", open_and_note)
+    with pytest.raises(DiskFull):
+        Snapshots(disk).create(1, 5, 5, "zookeeper")
+    assert disk.list("snapshots") == []
+    with pytest.raises(OSError, match="the file is closed"):
+        opened[0].read_at(0, 1)
+
+
+def test_two_receptions_of_one_snapshot_do_not_disturb_each_other() -> None:
+    source, target_disk = Snapshots(MemoryDisk()), MemoryDisk()
+    target = Snapshots(target_disk)
+
+    async def scenario() -> None:
+        info = await write(source, SLICES)
+        data = contents(source, info)
+        first = target.receive(info.group, info.position, info.generation, info.size_bytes, info.service)
+        first.write(0, data[:500])
+        second = target.receive(info.group, info.position, info.generation, info.size_bytes, info.service)
+        first.write(500, data[500:])
+        assert await first.finish() == info
+        assert list(target.open(info)) == SLICES
+        second.write(0, data)
+        assert await second.finish() == info
+        assert list(target.open(info)) == SLICES
+        assert len(target_disk.list("snapshots")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_being_sent_stays_readable_when_it_is_removed() -> None:
+    source, target = Snapshots(MemoryDisk()), Snapshots(MemoryDisk())
+
+    async def scenario() -> None:
+        info = await write(source, SLICES)
+        file = source.open_file(info)
+        source.remove_older(info.group, info.position + 1)
+        assert source.newest(info.group) is None
+        receiver = target.receive(info.group, info.position, info.generation, info.size_bytes, info.service)
+        receiver.write(0, file.read_at(0, info.size_bytes))
+        assert list(target.open(await receiver.finish())) == SLICES
+
+    asyncio.run(scenario())

@@ -23,6 +23,7 @@ import msgspec
 from quorate.net.frames import HEADER_BYTES, FrameEncoder, FrameError
 from quorate.net.handshake import Handshake, Purpose
 from quorate.net.listener import IncomingTransfer
+from quorate.storage.disk import File
 from quorate.storage.snapshots import CorruptSnapshot, Receiver, SnapshotInfo, Snapshots
 
 _log = logging.getLogger(__name__)
@@ -72,7 +73,27 @@ async def send_snapshot(
     group: int,
     generation: int,
 ) -> None:
-    """Send one snapshot file and wait until the peer has it durably.  Raises TransferFailed."""
+    """Send one snapshot file and wait until the peer has it durably.  Raises TransferFailed, HandshakeRefused."""
+    try:
+        # Once for all chunks: meanwhile a newer snapshot may take this one's name away.
+        file = snapshots.open_file(info)
+    except OSError as error:
+        raise TransferFailed(f"the snapshot cannot be opened: {error}") from None
+    try:
+        await _send_file(handshake, address, peer, file, info, group, generation)
+    finally:
+        file.close()
+
+
+async def _send_file(
+    handshake: Handshake,
+    address: tuple[str, int],
+    peer: int,
+    file: File,
+    info: SnapshotInfo,
+    group: int,
+    generation: int,
+) -> None:
     try:
         reader, writer = await asyncio.open_connection(*address)
     except OSError as error:
@@ -88,7 +109,7 @@ async def send_snapshot(
         )
         offset = 0
         while offset < info.size_bytes:
-            data = snapshots.read_chunk(info, offset, CHUNK_BYTES)
+            data = file.read_at(offset, CHUNK_BYTES)
             if not data:
                 raise TransferFailed(f"{info.path} ended at {offset} of {info.size_bytes} bytes")
             writer.write(encoder.encode(Chunk(offset, data)))

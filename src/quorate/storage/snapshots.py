@@ -65,6 +65,7 @@ class Snapshots:
     def __init__(self, disk: Disk, folder: str = "snapshots") -> None:
         self._disk = disk
         self.folder = folder
+        self._partial_count = 0
         disk.make_folder(folder)
         for name in disk.list(folder):
             if name.endswith(_PARTIAL):
@@ -89,13 +90,14 @@ class Snapshots:
     def create(self, group: int, position: int, generation: int, service: str) -> SnapshotWriter:
         """Begin a snapshot of this node's own.  Raises DiskFull, OSError."""
         path = snapshot_path(self.folder, group, position, generation, service)
-        return SnapshotWriter(self._disk, self.folder, SnapshotInfo(group, position, generation, service, 0, path))
+        info = SnapshotInfo(group, position, generation, service, 0, path)
+        return SnapshotWriter(self._disk, self.folder, info, self._partial_path(info))
 
     def receive(self, group: int, position: int, generation: int, size_bytes: int, service: str) -> Receiver:
         """Begin to take a snapshot file from a peer.  Raises DiskFull where it does not fit, OSError."""
         path = snapshot_path(self.folder, group, position, generation, service)
         info = SnapshotInfo(group, position, generation, service, size_bytes, path)
-        return Receiver(self._disk, self.folder, info)
+        return Receiver(self._disk, self.folder, info, self._partial_path(info))
 
     def open(self, info: SnapshotInfo) -> Iterator[bytes]:
         """The slices, as they were written.  Raises CorruptSnapshot as soon as something is wrong, OSError."""
@@ -105,13 +107,12 @@ class Snapshots:
         finally:
             file.close()
 
-    def read_chunk(self, info: SnapshotInfo, offset: int, size: int) -> bytes:
-        """Raw bytes of the file, to send to a peer; fewer than `size` only at its end."""
-        file = self._disk.open(info.path)
-        try:
-            return file.read_at(offset, size)
-        finally:
-            file.close()
+    def open_file(self, info: SnapshotInfo) -> File:
+        """The file as it is, to send its bytes to a peer; close it.  Raises FileNotFoundError, OSError.
+
+        What was opened stays readable when `remove_older` takes the name away meanwhile.
+        """
+        return self._disk.open(info.path)
 
     def remove_older(self, group: int, keep_position: int) -> None:
         """Remove the group's snapshots of positions before `keep_position`."""
@@ -119,17 +120,22 @@ class Snapshots:
             if info.position < keep_position:
                 self._disk.remove(info.path)
 
+    def _partial_path(self, info: SnapshotInfo) -> str:
+        """A name that no other unfinished file has: a node may come to write, or get, one snapshot twice at a time."""
+        self._partial_count += 1
+        return f"{info.path}.{self._partial_count}{_PARTIAL}"
+
 
 class SnapshotWriter:
     """Writes one snapshot; nothing is seen of it before `finish`.  End it with `finish` or `abandon`."""
 
-    def __init__(self, disk: Disk, folder: str, info: SnapshotInfo) -> None:
+    def __init__(self, disk: Disk, folder: str, info: SnapshotInfo, partial_path: str) -> None:
         """Use `Snapshots.create`."""
         self._disk = disk
         self._folder = folder
         self._info = info
-        self._partial_path = f"{info.path}.own{_PARTIAL}"
-        self._file = _create_empty(disk, self._partial_path)
+        self._partial_path = partial_path
+        self._file = disk.open(partial_path, create=True)
         self._offset = 0
         self._unsynced_bytes = 0
         self._slice_count = 0
@@ -137,7 +143,11 @@ class SnapshotWriter:
         header = _encode_header(info)
         self._crc = value(header)
         """Of the header and all frames so far: each frame's checksum goes on from the one before, so order counts."""
-        self._put(header + _CRC.pack(self._crc))
+        try:
+            self._put(header + _CRC.pack(self._crc))
+        except OSError:
+            self.abandon()
+            raise
 
     async def write(self, slice_: bytes) -> None:
         """Append a slice; now and then wait for the device.  Raises DiskFull, OSError: abandon it then."""
@@ -180,15 +190,15 @@ class SnapshotWriter:
 class Receiver:
     """Takes a snapshot file from a peer, chunk by chunk, and believes none of it before `finish`."""
 
-    def __init__(self, disk: Disk, folder: str, info: SnapshotInfo) -> None:
+    def __init__(self, disk: Disk, folder: str, info: SnapshotInfo, partial_path: str) -> None:
         """Use `Snapshots.receive`."""
         if info.size_bytes > disk.free_bytes():
             raise DiskFull(f"no room for a snapshot of {info.size_bytes} bytes")
         self._disk = disk
         self._folder = folder
         self._info = info
-        self._partial_path = f"{info.path}.received{_PARTIAL}"
-        self._file = _create_empty(disk, self._partial_path)
+        self._partial_path = partial_path
+        self._file = disk.open(partial_path, create=True)
         self._unsynced_bytes = 0
         self._write_back: asyncio.Task[None] | None = None
         try:
@@ -247,12 +257,6 @@ def snapshot_path(folder: str, group: int, position: int, generation: int, servi
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"not a snapshot's name: {name!r}")
     return f"{folder}/{name}"
-
-
-def _create_empty(disk: Disk, path: str) -> File:
-    file = disk.open(path, create=True)
-    file.truncate(0)
-    return file
 
 
 def _encode_header(info: SnapshotInfo) -> bytes:
