@@ -17,6 +17,7 @@ from quorate.services.zookeeper.jute import NULL, Reader, pack_buffer
 from quorate.services.zookeeper.protocol import (
     MULTI_END,
     MULTI_HEADER,
+    REQUEST_HEADER,
     AuthPacket,
     ConnectRequest,
     Create,
@@ -232,6 +233,58 @@ def test_lost_writes_end_their_connections_and_no_others(caplog: pytest.LogCaptu
             code, _ = await reader.call(1, Op.GET_DATA, PathAndWatch(b"/", False).encode())
             assert code == 0
         assert "closing 1 connections: the outcome of 2 requests is unknown" in caplog.text
+
+    on_virtual_loop(work)
+
+
+@pytest.mark.parametrize("outcome", ["lost", "refused"])
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_write_that_came_in_the_turn_in_which_an_earlier_one_was_lost_is_never_submitted(
+    outcome: str, hangs_up: bool
+) -> None:
+    """Else the later write would be done and the earlier one not: a gap in the order of one client."""
+
+    async def work() -> None:
+        async with Cluster() as cluster:
+            raw = await Raw.open(cluster.endpoints[0])
+            other = await Raw.open(cluster.endpoints[0])
+            door = cluster.nodes[1].door
+            connection, bystander = (
+                next(c for c in door._connections if c.session == client.session) for client in (raw, other)
+            )
+            cluster.hold()
+            raw.send_create(1, b"/earlier")
+            await asyncio.sleep(0.1)
+            # All in one turn of the loop, as when a socket and the link to the leader are heard in the same poll.
+            connection.data_received(_create_frame(2, b"/later"))
+            bystander.data_received(_create_frame(1, b"/other"))
+            if hangs_up:
+                connection.connection_lost(None)
+            if outcome == "lost":
+                cluster.lose()
+            else:
+                cluster.refuse(Refused.NO_LEADER)
+            connection.data_received(_create_frame(3, b"/after"))
+            cluster.release()
+            assert (await other.reply())[:3:2] == (1, 0)
+            await asyncio.sleep(0.1)
+            find = cluster.nodes[1].store.tree.get
+            assert [find(path) for path in (b"/earlier", b"/later", b"/after")] == [None] * 3
+            assert len(door._connections) == 1
+
+    on_virtual_loop(work)
+
+
+def test_the_writes_of_a_client_that_hangs_up_behind_them_are_done() -> None:
+    async def work() -> None:
+        async with Cluster() as cluster:
+            raw = await Raw.open(cluster.endpoints[0])
+            (connection,) = cluster.nodes[1].door._connections
+            connection.data_received(_create_frame(1, b"/a"))
+            connection.connection_lost(None)
+            raw.close()
+            await asyncio.sleep(0.1)
+            assert cluster.nodes[1].store.tree.get(b"/a") is not None
 
     on_virtual_loop(work)
 
@@ -481,3 +534,8 @@ def test_bad_clients_cannot_flood_the_log(caplog: pytest.LogCaptureFixture) -> N
 
 def _create(path: bytes, data: bytes | None = b"", flags: int = 0) -> bytes:
     return Create(path, data, flags=flags).encode()
+
+
+def _create_frame(xid: int, path: bytes) -> bytes:
+    frame = REQUEST_HEADER.pack(xid, Op.CREATE) + _create(path)
+    return struct.pack(">i", len(frame)) + frame

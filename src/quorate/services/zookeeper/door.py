@@ -102,6 +102,8 @@ class ZooKeeperDoor:
         self._leaving: dict[Connection, int] = {}
         """Connection -> when it should be gone, oldest first."""
         self._congested: dict[Connection, None] = {}
+        self._broken: dict[Connection, None] = {}
+        """Connections that lost a write while `commands` may hold later ones, until these are dropped."""
         self._clock: SessionClock | None = None
         """Only while this node is the ready leader."""
         self._unconfirmed_since_ms: int | None = None
@@ -182,6 +184,8 @@ class ZooKeeperDoor:
             resumable, self.resumable = self.resumable, []
             for connection in resumable:
                 connection.resume()
+        if self._broken:
+            self._drop_later_writes()
         if self.commands:
             self._submit()
         if self.touches.urgent:
@@ -200,6 +204,17 @@ class ZooKeeperDoor:
                 if isinstance(waiter, Write):
                     self._congested[waiter.connection] = None
                     waiter.connection.stall(Stall.CONGESTED)
+
+    def _drop_later_writes(self) -> None:
+        """A link may end in the poll that also brought the client's next write: done alone, that would leave a gap."""
+        broken, self._broken = self._broken, {}
+        kept = [
+            (command, waiter)
+            for command, waiter in zip(self.commands, self.waiters, strict=True)
+            if not (isinstance(waiter, Write) and waiter.connection in broken)
+        ]
+        self.commands = [command for command, _ in kept]
+        self.waiters = [waiter for _, waiter in kept]
 
     def relieved(self) -> None:
         congested, self._congested = self._congested, {}
@@ -225,7 +240,7 @@ class ZooKeeperDoor:
             connection = waiter.connection
             in_flight = connection.in_flight
             if not in_flight or in_flight[0] is not waiter:
-                assert connection.phase is Phase.CLOSED, "a result overtook that of an earlier write of its connection"
+                assert not connection.is_served(), "a result overtook that of an earlier write of its connection"
                 continue
             in_flight.popleft()
             connection.out.append(pack(REPLY_HEADER_BYTES + len(body), waiter.xid, zxid, error))
@@ -256,7 +271,7 @@ class ZooKeeperDoor:
                 waiter.connection.finish_out_of_turn(waiter, code)
             else:
                 closed[waiter.connection] = None
-        self._close_for(closed, f"{len(waiters)} requests cannot be served: {why.value}")
+        self._break_off(closed, f"{len(waiters)} requests cannot be served: {why.value}")
 
     def lost(self, waiters: Sequence[Waiter]) -> None:
         self.counters.answered(len(waiters), self.group.now_ms())
@@ -266,7 +281,13 @@ class ZooKeeperDoor:
                 self._expire_again(waiter.session)
             else:
                 closed[waiter.connection] = None
-        self._close_for(closed, f"the outcome of {len(waiters)} requests is unknown")
+        self._break_off(closed, f"the outcome of {len(waiters)} requests is unknown")
+
+    def _break_off(self, connections: dict[Connection, None], why: str) -> None:
+        """A write of each was lost: nothing that came behind it may be done, also where the client hung up since."""
+        if self.commands:
+            self._broken.update(connections)
+        self._close_for(connections, why)
 
     def restored(self) -> None:
         self._close_for(
