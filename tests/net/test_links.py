@@ -26,7 +26,7 @@ class Station:
     def __init__(self, node: int, cluster: str = "orders") -> None:
         self.heard: list[tuple[int, list[Any]]] = []
         self.events: list[tuple[str, int]] = []
-        local = LocalIdentity(cluster, "raft", node, f"folder-{node}", "")
+        local = LocalIdentity(cluster, "raft", node, f"{node:032x}", "")
         handshake = Handshake(local, frozenset(HOSTS), lambda peer, incarnation: None)
         peers = {peer: (host, PORT) for peer, host in HOSTS.items() if peer != node}
         self.links = Links(peers, handshake, self, 1 << 20)

@@ -91,7 +91,7 @@ def test_a_snapshot_arrives_although_a_newer_one_replaces_it_meanwhile() -> None
         info = await write(source)
         sending = asyncio.get_running_loop().create_task(send(source, info))
         while not taker.disk.list("snapshots"):
-            await asyncio.sleep(0.001)
+            await asyncio.wait([sending], timeout=0.001)
         newer = await write(source, 8)
         source.remove_older(1, newer.position)
         await sending

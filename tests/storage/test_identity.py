@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorate.storage.identity import FILE_NAME, DamagedIdentity, Identity, IdentityMismatch
+from quorate.storage.disk import DiskFull
+from quorate.storage.identity import FILE_NAME, DamagedIdentity, Identity, IdentityMismatch, is_incarnation
 from tests.support.memory_disk import MemoryDisk
 
 OWN = "0123456789abcdef" * 2
@@ -85,3 +86,21 @@ def test_random_bytes_are_damaged(data: bytes) -> None:
 def test_an_incarnation_must_be_one() -> None:
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
         Identity.create(MemoryDisk(), "paris", 3, "short")
+
+
+def test_a_peer_that_cannot_be_remembered_is_not_known() -> None:
+    disk = MemoryDisk()
+    identity = Identity.open(disk, "paris", 3, OWN)
+    disk.capacity_bytes = disk.open(FILE_NAME).size()
+    with pytest.raises(DiskFull):
+        identity.remember_peer(1, OTHER)
+    assert identity.known_peer(1) is None
+    disk.capacity_bytes = None
+    identity.remember_peer(1, OTHER)
+    assert identity.known_peer(1) == OTHER
+
+
+def test_an_incarnation_is_told_from_other_text() -> None:
+    assert is_incarnation(OWN)
+    for other in ("", OWN[:-1], OWN + "0", OWN.upper(), OWN[:-1] + "g", OWN[:-1] + "\n", OWN + "\n"):
+        assert not is_incarnation(other)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from quorate.storage.identity import is_incarnation
+
 WIRE_VERSION = 1
 """Version of frames and messages between nodes."""
 
@@ -76,7 +78,8 @@ class Handshake:
     """Both halves of the handshake, without the bytes' way.
 
     `admit_incarnation(node, incarnation)` returns None where the peer is known, or now
-    becomes known, under this incarnation, else the reason to refuse it.
+    becomes known, under this incarnation, else the reason to refuse it.  An OSError of it
+    refuses the peer as well.
     """
 
     local: LocalIdentity
@@ -118,7 +121,7 @@ class Handshake:
             raise HandshakeRefused(f"it refused us: {answer.reason}")
         if answer.node != to_node:
             raise HandshakeRefused(f"node {answer.node} answered at the address of node {to_node}")
-        reason = self.admit_incarnation(answer.node, answer.incarnation)
+        reason = self._objection_to_folder(answer.node, answer.incarnation)
         if reason is not None:
             raise HandshakeRefused(reason)
         return answer
@@ -135,4 +138,13 @@ class Handshake:
             return f"node {hello.node} wants node {hello.to_node}, this is node {local.node}: check [members]"
         if hello.node == local.node or hello.node not in self.members:
             return f"node {hello.node} is not one of this cluster's other members {sorted(self.members)}"
-        return self.admit_incarnation(hello.node, hello.incarnation)
+        return self._objection_to_folder(hello.node, hello.incarnation)
+
+    def _objection_to_folder(self, node: int, incarnation: str) -> str | None:
+        if not is_incarnation(incarnation):
+            return f"node {node} came with incarnation {incarnation[:40]!r}: it must be 32 hexadecimal digits"
+        try:
+            return self.admit_incarnation(node, incarnation)
+        except OSError as error:
+            # Unremembered, a wiped folder could come next under the same id.  The peer tries again.
+            return f"node {self.local.node} cannot save the incarnation of node {node}: {error}"

@@ -21,6 +21,10 @@ FORMAT_VERSION: Final = 1
 _INCARNATION: Final = re.compile(r"[0-9a-f]{32}")
 
 
+def is_incarnation(text: str) -> bool:
+    return _INCARNATION.fullmatch(text) is not None
+
+
 class DamagedIdentity(Exception):
     """The identity file cannot be read back as it was written."""
 
@@ -81,11 +85,11 @@ class Identity:
     @classmethod
     def create(cls, disk: Disk, cluster: str, node: NodeId, incarnation: str) -> Self:
         """Give the folder an identity, durably.  Raises OSError."""
-        if _INCARNATION.fullmatch(incarnation) is None:
+        if not is_incarnation(incarnation):
             raise ValueError(f"an incarnation is 32 hexadecimal digits, not {incarnation!r}")
-        identity = cls(disk, _Content(FORMAT_VERSION, cluster, node, incarnation, {}))
-        identity._save()
-        return identity
+        content = _Content(FORMAT_VERSION, cluster, node, incarnation, {})
+        _save(disk, content)
+        return cls(disk, content)
 
     @property
     def cluster(self) -> str:
@@ -104,24 +108,26 @@ class Identity:
         return self._content.peers.get(peer)
 
     def remember_peer(self, peer: NodeId, incarnation: str) -> None:
-        """Remember it durably, instead of what was known.  Raises OSError."""
+        """Remember it durably, instead of what was known.  Raises OSError: it is not known then."""
         peers = {**self._content.peers, peer: incarnation}
-        self._content = msgspec.structs.replace(self._content, peers=peers)
-        self._save()
+        content = msgspec.structs.replace(self._content, peers=peers)
+        _save(self._disk, content)
+        self._content = content
 
-    def _save(self) -> None:
-        encoded = msgspec.json.encode(self._content)
-        data = msgspec.json.format(msgspec.json.encode(_File(value(encoded), msgspec.Raw(encoded)))) + b"\n"
-        partial = f"{FILE_NAME}.partial"
-        file = self._disk.open(partial, create=True)
-        try:
-            file.truncate(0)
-            file.write_at(0, data)
-            file.sync()
-        finally:
-            file.close()
-        self._disk.rename(partial, FILE_NAME)
-        self._disk.sync_folder("")
+
+def _save(disk: Disk, content: _Content) -> None:
+    encoded = msgspec.json.encode(content)
+    data = msgspec.json.format(msgspec.json.encode(_File(value(encoded), msgspec.Raw(encoded)))) + b"\n"
+    partial = f"{FILE_NAME}.partial"
+    file = disk.open(partial, create=True)
+    try:
+        file.truncate(0)
+        file.write_at(0, data)
+        file.sync()
+    finally:
+        file.close()
+    disk.rename(partial, FILE_NAME)
+    disk.sync_folder("")
 
 
 def _decode(data: bytes) -> _Content:
