@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,26 @@ import pytest
 from quorate.consensus.records import CompactedThrough, Recovered, SaveState
 from quorate.storage.disk import DiskFull
 from quorate.storage.log import Log
+from quorate.storage.log_errors import LogSyncFailed
 from quorate.storage.real_disk import RealDisk
 from tests.storage.log_model import entry
-from tests.support.memory_disk import MemoryDisk
+from tests.support.memory_disk import MemoryDisk, MemoryFile
 
 SEGMENT_BYTES = 1024
+
+
+class FewDescriptors(MemoryDisk):
+    """Opens no file while `exhausted`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exhausted = False
+        self._number = number
+
+    def open(self, path: str, *, create: bool = False) -> MemoryFile:
+        if self.exhausted:
+            raise OSError(self._number, "too many open files", path)
+        return super().open(path, create=create)
 
 
 def fill_until_full(log: Log) -> int:
@@ -106,6 +122,37 @@ def test_a_full_log_opens_again_and_keeps_its_spare() -> None:
     again, _ = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)
     assert not again.full
     fill_until_full(again)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_without_a_free_descriptor_the_log_is_full_until_there_is_one(number: int) -> None:
+    disk = FewDescriptors(number)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    disk.exhausted = True
+    last = fill_until_full(log)
+    assert not log.try_allocate()
+    log.append(0, [SaveState(b"voted")])
+    log.commit()
+    position = last
+    with pytest.raises(DiskFull, match=r"no room for segment 3 of the log: .*too many open files"):
+        for _ in range(20):
+            position += 1
+            log.append(0, [entry(position, bytes(60))])
+            log.commit()
+    disk.exhausted = False
+    assert log.try_allocate()
+    assert not log.full
+    log.commit()
+    recovered = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0]
+    assert (recovered.state, len(recovered.entries)) == (b"voted", position)
+
+
+def test_another_error_of_an_allocation_is_not_taken_for_lack_of_room() -> None:
+    disk = FewDescriptors(errno.EIO)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    disk.exhausted = True
+    with pytest.raises(LogSyncFailed):
+        fill_until_full(log)
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,62 @@ def test_removing_a_large_file_does_not_wait_for_its_blocks_to_be_freed(
         disk.close()
 
     asyncio.run(scenario())
+
+
+@contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_a_free_descriptor_files_are_still_synced_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    sync = os.fdatasync
+
+    def watched_sync(descriptor: int) -> None:
+        synced.append(descriptor)
+        sync(descriptor)
+
+    async def scenario() -> None:
+        disk = RealDisk(tmp_path)
+        file = disk.open("file", create=True)
+        file.write_at(0, b"abc")
+        monkeypatch.setattr(os, "fdatasync", watched_sync)
+        with no_free_descriptor():
+            await file.sync_aside()
+            disk.remove("file")
+        assert len(synced) == 1
+        assert disk.list("") == ["lock"]
+        file.close()
+        disk.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_log_without_a_free_descriptor_goes_on_when_there_is_one(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    log, _ = Log.open(disk, segment_bytes=1 << 16)
+    position = 0
+    with no_free_descriptor():
+        while not log.full:
+            position += 1
+            log.append(0, [entry(position, bytes(2000))])
+            log.commit()
+        assert not log.try_allocate()
+    assert log.try_allocate()
+    log.close()
+    log, recovery = Log.open(disk, segment_bytes=1 << 16)
+    assert len(recovery.groups[0].entries) == position
+    log.close()
+    disk.close()
 
 
 def test_a_log_on_the_real_disk(tmp_path: Path) -> None:

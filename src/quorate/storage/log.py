@@ -9,8 +9,9 @@
 The log is a row of preallocated segment files.  Each opens with every group's state, so a
 segment is needed only as long as it holds an entry that some group has not compacted.  Room
 is taken from the disk only when a segment is allocated, and one allocated segment always
-lies in wait: the *spare*.  When no spare can be had, `full` becomes true.  Callers then
-refuse new entries, while votes and other small records still fit into the active segment.
+lies in wait: the *spare*.  When no spare can be had, for want of space or of a free file
+descriptor, `full` becomes true.  Callers then refuse new entries, while votes and other
+small records still fit into the active segment.
 
 Zeros are written ahead of the blocks, a piece at a time, and go to disk with the next sync.
 Reserved space that was never written costs fdatasync a commit of the file system's journal
@@ -20,6 +21,7 @@ sync").
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Final, Self
 
@@ -44,6 +46,8 @@ from quorate.storage.log_segments import SegmentInfo, segment_path
 
 DEFAULT_SEGMENT_BYTES: Final = 16 << 20
 _ZEROS_AHEAD: Final = bytes(256 << 10)
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+"""Comes and goes with the connections of clients, and says nothing against what is on disk."""
 
 
 class _Segment:
@@ -79,7 +83,8 @@ class Log:
         self._missing_allowed: tuple[int, int, int] | None = None
         """(n, segment, offset): segments before n may be deleted once that segment is durable up to there."""
         self._gathered: list[tuple[int, Sequence[LogRecord]]] = []
-        self._full = False
+        self._no_room: OSError | None = None
+        """Why no spare could be had at the last try."""
         self._failure: OSError | None = None
 
     @classmethod
@@ -172,7 +177,7 @@ class Log:
     @property
     def full(self) -> bool:
         """True while no spare segment can be allocated: refuse new entries.  `try_allocate` finds out anew."""
-        return self._full
+        return self._no_room is not None
 
     def room_bytes(self) -> int:
         """What entries may still take while `full`: an eighth of the active segment stays for small records."""
@@ -183,7 +188,7 @@ class Log:
         return active.size_bytes - active.size_bytes // 8 - active.end - gathered.size_bytes()
 
     def try_allocate(self) -> bool:
-        """Allocate the spare segment if there is none; False where the disk is full.
+        """Allocate the spare segment if there is none; False where there is no room, or no descriptor, for one.
 
         Call it now and then while `full`.  Raises LogSyncFailed.
         """
@@ -192,12 +197,12 @@ class Log:
             sequence = self._active.sequence + 1
             try:
                 self._spare = self._create(sequence)
-            except DiskFull:
-                self._full = True
-                return False
             except OSError as error:
-                raise self._failed(error) from error
-        self._full = False
+                if not isinstance(error, DiskFull) and error.errno not in _NO_DESCRIPTOR:
+                    raise self._failed(error) from error
+                self._no_room = error
+                return False
+        self._no_room = None
         return True
 
     def size_bytes(self) -> int:
@@ -298,7 +303,7 @@ class Log:
             opening.add(group, marks.opening_records())
         needed_bytes = SEGMENT_HEADER_BYTES + opening.size_bytes() + block_bytes
         if not self.try_allocate():
-            raise DiskFull(f"no room for segment {old.sequence + 1} of the log")
+            raise DiskFull(f"no room for segment {old.sequence + 1} of the log: {self._no_room}") from self._no_room
         spare = self._spare
         assert spare is not None
         if spare.size_bytes < needed_bytes:
@@ -325,7 +330,7 @@ class Log:
             if (self._active.sequence, self._active.durable_end) >= (sequence, offset):
                 self._delete_before(needed)
                 self._missing_allowed = None
-        if self._spare is None and not self._full:
+        if self._spare is None and self._no_room is None:
             self.try_allocate()
 
     def _delete_before(self, needed: int) -> None:
@@ -347,7 +352,7 @@ class Log:
     def _create(self, sequence: int) -> _Segment:
         """Create and preallocate a segment file, durably; one that is there and blank will do.
 
-        Raises DiskFull, and leaves no file behind then; OSError.
+        Raises DiskFull, and leaves no file behind then; OSError, after which a later try may find a blank file.
         """
         path = segment_path(self._folder, sequence)
         file = self._disk.open(path, create=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from quorate.storage.disk import DiskFull
 
 LOCK_NAME = "lock"
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class DataFolderInUse(OSError):
@@ -80,7 +81,15 @@ class RealFile:
         # The thread owns a descriptor of its own: should the waiting task be cancelled and the file
         # be closed meanwhile, the number of ours may already belong to another file.  Both share one
         # open file description, so write-back errors are reported here as they would be there.
-        await asyncio.get_running_loop().run_in_executor(None, _sync_and_close, os.dup(self._descriptor))
+        try:
+            descriptor = os.dup(self._descriptor)
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                raise
+            # A loop that stands still for one sync is better than a node that stops for want of a descriptor.
+            os.fdatasync(self._descriptor)
+            return
+        await asyncio.get_running_loop().run_in_executor(None, _sync_and_close, descriptor)
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -152,7 +161,13 @@ class RealDisk:
     def remove(self, path: str) -> None:
         # Giving back the blocks of 300 MiB takes 50 ms.  While a descriptor is open only the name
         # goes; the blocks follow when a thread closes it.
-        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(self._root / path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                raise
+            os.unlink(self._root / path)
+            return
         try:
             os.unlink(self._root / path)
         finally:
