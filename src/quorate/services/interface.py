@@ -196,7 +196,10 @@ class DoorConfig:
     election_timeout_ms: int = 400
     """A leader that no quorum answered for this long steps down; no other is elected sooner after it was heard."""
     max_unread_bytes: int = 4 << 20
-    """Unsent replies of one connection before the door closes it as a client that does not read."""
+    """What may gather for one connection, once it does not read, before the door closes it.
+
+    Beside what it asked for before that: a reply larger than this reaches a client that reads it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from quorate.services.zookeeper.protocol import (
     PathAndMode,
     PathAndWatch,
 )
+from quorate.services.zookeeper.tree import NO_CHILDREN, Znode
 from tests.services.zookeeper.harness import Cluster, on_virtual_loop
 from tests.services.zookeeper.raw import Raw, data_of
 
@@ -487,21 +488,55 @@ def test_a_client_that_reads_nothing_is_not_read_from_and_holds_little_memory() 
     on_asyncio(work)
 
 
-def test_unread_replies_beyond_the_limit_close_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
+def test_a_client_that_reads_gets_a_reply_far_beyond_the_limit(
+    run: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+) -> None:
     async def work() -> None:
         async with Cluster(max_unread_bytes=100_000) as cluster:
-            other = await Raw.open(cluster.endpoints[0])
-            await other.call(1, Op.CREATE, _create(b"/big", bytes(900_000)))
             raw = await Raw.open(cluster.endpoints[0])
+            await raw.call(1, Op.CREATE, _create(b"/p"))
+            raw.send(2, Op.GET_CHILDREN, PathAndWatch(b"/", True).encode())
+            await raw.reply()
+            _bear_children(cluster, b"/p", 10_000)
+            raw.send(3, Op.GET_CHILDREN, PathAndWatch(b"/p", False).encode())
+            await asyncio.sleep(0.1)
+            # What comes behind the large reply while it is being read is no reason either.
+            other = await Raw.open(cluster.endpoints[0])
+            await other.call(1, Op.CREATE, _create(b"/q"))
+            await asyncio.sleep(0.1)
+            assert len((await raw.reply())[3]) > 10_000_000
+            assert await raw.event() == (4, b"/")
+
+    run(work)
+
+
+@pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
+def test_what_gathers_beyond_the_limit_for_a_client_that_does_not_read_closes_it(
+    run: Callable[[Callable[[], Coroutine[Any, Any, None]]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with Cluster(max_unread_bytes=100_000) as cluster:
+            raw = await Raw.open(cluster.endpoints[0])
+            other = await Raw.open(cluster.endpoints[0])
+            await other.call(1, Op.CREATE, _create(b"/p"))
+            paths = [b"/" + b"%03d" % number * 66 for number in range(700)]
+            for number, path in enumerate(paths):
+                await raw.call(number, Op.EXISTS, PathAndWatch(path, True).encode())
+            _bear_children(cluster, b"/p", 10_000)
             raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            for number in range(20):
-                raw.send_get(number, b"/big")
-            await asyncio.sleep(0.5)
-            assert all(c.session != raw.session for c in cluster.nodes[1].door._connections)
-            assert (await other.call(3, Op.EXISTS, PathAndWatch(b"/big", False).encode()))[0] == 0
+            raw.send(1, Op.GET_CHILDREN, PathAndWatch(b"/p", False).encode())
+            await asyncio.sleep(0.1)
+            door = cluster.nodes[1].door
+            for number, path in enumerate(paths):
+                assert (await other.call(number, Op.CREATE, _create(path)))[0] == 0
+                if number == 300:
+                    assert any(c.session == raw.session for c in door._connections)
+            await asyncio.sleep(0.1)
+            assert all(c.session != raw.session for c in door._connections)
         assert "bytes of replies" in caplog.text
 
-    on_asyncio(work)
+    run(work)
 
 
 def test_two_thousand_idle_connections_do_not_disturb_a_busy_one() -> None:
@@ -539,3 +574,11 @@ def _create(path: bytes, data: bytes | None = b"", flags: int = 0) -> bytes:
 def _create_frame(xid: int, path: bytes) -> bytes:
     frame = REQUEST_HEADER.pack(xid, Op.CREATE) + _create(path)
     return struct.pack(">i", len(frame)) + frame
+
+
+def _bear_children(cluster: Cluster, path: bytes, count: int) -> None:
+    """Give a node children with names of 1,000 bytes, without the time that it takes to create them."""
+    leaf = Znode(NULL, bytes(68), NO_CHILDREN, b"")
+    parent = cluster.nodes[1].store.tree.get(path)
+    assert parent is not None
+    parent.children = {b"%01000d" % number: leaf for number in range(count)}

@@ -74,6 +74,7 @@ class Stall(enum.IntFlag):
 
 
 _BEHIND_WRITES: Final = int(Stall.BEHIND_WRITES)
+_UNREAD: Final = int(Stall.UNREAD)
 _PAUSING: Final = int(Stall.CONGESTED | Stall.UNREAD)
 
 
@@ -111,6 +112,7 @@ class Connection(asyncio.Protocol):
         "stalled",
         "timeout_ms",
         "transport",
+        "unread_bytes",
     )
 
     transport: asyncio.Transport
@@ -133,6 +135,8 @@ class Connection(asyncio.Protocol):
         self.out: list[bytes] = []
         self.queued = False
         """The door will flush it in this turn."""
+        self.unread_bytes = 0
+        """What was unsent when the client began not to read; a single reply may be larger than any limit."""
         self.pings = 0
         self.received = 0
         self.identities: list[tuple[bytes, bytes]] = []
@@ -158,6 +162,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self.unread_bytes = self.transport.get_write_buffer_size()
         self.stall(Stall.UNREAD)
 
     def resume_writing(self) -> None:
@@ -456,9 +461,10 @@ class Connection(asyncio.Protocol):
             out.clear()
             transport = self.transport
             transport.write(data)
-            unread_bytes = transport.get_write_buffer_size()
-            if unread_bytes > self.door.config.max_unread_bytes:
-                self.fail("unread", f"has not read {unread_bytes} bytes of replies")
+            if self.stalled & _UNREAD:
+                unread_bytes = transport.get_write_buffer_size()
+                if unread_bytes - self.unread_bytes > self.door.config.max_unread_bytes:
+                    self.fail("unread", f"has not read {unread_bytes} bytes of replies")
         if self.phase is Phase.CLOSING:
             self.transport.close()
         elif self.stalled & Stall.MORE:
