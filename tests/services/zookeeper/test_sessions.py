@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from quorate.services.interface import Refused
 from quorate.services.zookeeper.door import CONFIRM_MARGIN_MS, MAX_SESSION_TIMEOUT_MS, MIN_SESSION_TIMEOUT_MS
 from quorate.services.zookeeper.errors import ErrorCode
 from quorate.services.zookeeper.jute import pack_buffer
@@ -80,6 +81,37 @@ def test_writes_under_way_when_a_session_moves_are_refused_by_the_store() -> Non
             xid, _, code, _ = await first.reply()
             assert (xid, code) == (1, ErrorCode.SESSION_MOVED)
             assert cluster.nodes[1].store.tree.get(b"/late") is None
+
+    on_virtual_loop(work)
+
+
+@pytest.mark.parametrize("outcome", ["applied", "refused"])
+def test_a_former_owner_answers_its_writes_under_way_before_it_refuses_what_follows(outcome: str) -> None:
+    async def work() -> None:
+        async with Cluster(2) as cluster:
+            first = await Raw.open(cluster.endpoints[0])
+            cluster.hold()
+            first.send_create(1, b"/late")
+            await asyncio.sleep(0.1)
+            under_way = cluster._take()
+            second = await Raw.dial(cluster.endpoints[1])
+            second.send_frame(ConnectRequest(0, 10_000, first.session, first.password).encode())
+            await asyncio.sleep(0.1)
+            cluster.release()
+            assert len(await second.frame()) == 37
+            first.send(2, Op.EXISTS, EXISTS_ROOT)
+            assert await first.is_silent()
+            cluster._log[:0] = under_way
+            if outcome == "applied":
+                cluster.release()
+            else:
+                cluster.refuse(Refused.DISK_FULL)
+            replies = [(await first.reply())[:3:2] for _ in range(2)]
+            assert replies == [
+                (1, ErrorCode.SESSION_MOVED if outcome == "applied" else ErrorCode.SYSTEM_ERROR),
+                (2, ErrorCode.SESSION_MOVED),
+            ]
+            assert await first.is_closed()
 
     on_virtual_loop(work)
 

@@ -333,7 +333,10 @@ class Connection(asyncio.Protocol):
         return 0 if body is None else self.reply(xid, ErrorCode.OK, body)
 
     def _refuse(self, data: bytes) -> int:
-        """The session has moved to another connection: say so to the next request, and close."""
+        """The session has moved to another connection: say so to the next request, in its turn, and close."""
+        if self.in_flight:
+            self.stalled |= _BEHIND_WRITES
+            return 0
         if len(data) < 12:
             self.needed_bytes = 12
             return 0
