@@ -25,13 +25,14 @@ class Bench:
     full: bool = False
     quorum_full: bool = False
     connected: bool = True
+    uncommitted: int = 0
     now: int = 1000
     proposed: list[Payload] = field(default_factory=list)
     sent: list[tuple[int, Message]] = field(default_factory=list)
     ended: list[tuple[str, Waiter]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.proposals = Proposals(1, NODE, BOOT, self, hold_ms=500)
+        self.proposals = Proposals(1, NODE, BOOT, self, hold_ms=500, max_uncommitted_bytes=1000)
         self.proposals.attach(WaiterEvents(self._refused, self._lost, lambda: self.ended.append(("relieved", None))))
 
     def _refused(self, waiters: Sequence[Waiter], why: Refused) -> None:
@@ -79,7 +80,7 @@ class Bench:
         self.proposals.submit(list(commands), [command.decode() for command in commands])
 
     def flush(self, leadership: Leadership) -> None:
-        self.proposals.flush(leadership, lambda: True)
+        self.proposals.flush(leadership, lambda: self.uncommitted)
 
 
 def test_a_leader_puts_what_is_pending_into_one_entry_in_order() -> None:
@@ -153,13 +154,16 @@ def test_a_refused_forward_takes_what_follows_with_it() -> None:
 
 
 def test_a_leader_that_is_overloaded_keeps_the_order_of_what_waits() -> None:
-    bench = Bench(refuse_with=Refusal.OVERLOADED)
+    bench = Bench(refuse_with=Refusal.OVERLOADED, uncommitted=900)
     for sequence in (1, 2):
         bench.proposals.take_forward(PEER, Forward(5, Batch(PEER, 9, sequence, [b"x"])), LEADS)
     bench.submit(b"a")
     bench.flush(LEADS)
     bench.refuse_with = None
     bench.proposals.take_forward(PEER, Forward(5, Batch(PEER, 9, 3, [b"y"])), LEADS)
+    bench.flush(LEADS)
+    assert bench.proposed == [], "nothing was committed since: it would only be refused again"
+    bench.uncommitted = 800
     bench.flush(LEADS)
     batches = [(batch.origin, batch.sequence) for payload in bench.proposed for batch in payload.batches]
     assert [sequence for origin, sequence in batches if origin == PEER] == [1, 2, 3]

@@ -35,12 +35,20 @@ def host_of(node: int) -> str:
 class VirtualCluster:
     """Nodes by id; `start`, `kill` (power loss) and `start` again at will."""
 
-    def __init__(self, count: int = 3, seed: int = 0, *, storage: StorageConfig | None = None) -> None:
+    def __init__(
+        self,
+        count: int = 3,
+        seed: int = 0,
+        *,
+        storage: StorageConfig | None = None,
+        limits: LimitsConfig | None = None,
+    ) -> None:
         self.loop = VirtualLoop(seed)
         self.random = Random(seed)
         self.nodes: dict[int, Node] = {}
         self.disks = {node: MemoryDisk() for node in range(count)}
         self._stores: dict[int, Store] = {}
+        self._limits = limits or LimitsConfig()
         self._storage = storage or StorageConfig(segment_bytes=1 << 16, snapshot_log_bytes=1 << 17)
 
     # --- machines ----------------------------------------------------------------------------
@@ -49,24 +57,27 @@ class VirtualCluster:
         host = host_of(node)
         members = {member: Address(host_of(member), PEER_PORT) for member in self.disks}
         listen = ListenConfig(Address(host, PEER_PORT), Address(host, ADMIN_PORT), Address(host, CLIENT_PORT))
-        return NodeConfig(
-            "virtual", node, Path("unused"), members, listen, limits=LimitsConfig(), storage=self._storage
-        )
+        return NodeConfig("virtual", node, Path("unused"), members, listen, limits=self._limits, storage=self._storage)
+
+    async def _begin(self, node: int) -> None:
+        wall_ms = lambda: EPOCH_MS + int(self.loop.time() * 1000)  # noqa: E731
+        environment = Environment(self.disks[node], wall_ms, self.loop.time, Random(self.random.getrandbits(64)))
+        store = self._stores[node] = Store()
+        service = Service("zookeeper", lambda: store, ZOOKEEPER.create_door)
+        started = Node(self.config(node), environment, [HostedService(1, service, host_of(node), CLIENT_PORT)])
+        await started.start()
+        self.nodes[node] = started
 
     def start(self, node: int) -> Node:
-        async def begin() -> Node:
-            wall_ms = lambda: EPOCH_MS + int(self.loop.time() * 1000)  # noqa: E731
-            environment = Environment(self.disks[node], wall_ms, self.loop.time, Random(self.random.getrandbits(64)))
-            store = self._stores[node] = Store()
-            service = Service("zookeeper", lambda: store, ZOOKEEPER.create_door)
-            services = [HostedService(1, service, host_of(node), CLIENT_PORT)]
-            started = Node(self.config(node), environment, services)
-            await started.start()
-            return started
-
+        """Start a node and wait until it serves."""
         with self.loop.machine(host_of(node)):
-            self.nodes[node] = self.loop.run_until_complete(begin())
+            self.loop.run_until_complete(self._begin(node))
         return self.nodes[node]
+
+    def start_soon(self, node: int) -> None:
+        """Start a node beside whatever comes next."""
+        with self.loop.machine(host_of(node)):
+            self._starting = self.loop.create_task(self._begin(node))
 
     def start_all(self) -> None:
         for node in self.disks:

@@ -62,9 +62,8 @@ class ReplicatedGroup:
         self.time_ms = 0
         """The highest time stamp applied: what stores see never goes back."""
         self._host = host
-        self._max_uncommitted_bytes = max_uncommitted_bytes
         self._codec = PayloadCodec()
-        self._proposals = Proposals(group_id, node_id, boot, host, hold_ms)
+        self._proposals = Proposals(group_id, node_id, boot, host, hold_ms, max_uncommitted_bytes)
         self._to_apply: deque[Entry] = deque()
         self._installing = False
         self._door: Door | None = None
@@ -147,7 +146,7 @@ class ReplicatedGroup:
 
     def flush(self) -> None:
         """Hand what the door asked for since the last flush to the replica or the leader."""
-        self._proposals.flush(self.leadership, self._has_uncommitted_room)
+        self._proposals.flush(self.leadership, self.replica.uncommitted_bytes)
         if self._new_barriers:
             callbacks, self._new_barriers = self._new_barriers, []
             barrier_id = self._next_barrier_id
@@ -226,9 +225,6 @@ class ReplicatedGroup:
         self._proposals.lose_outstanding()
 
     # --- inside ------------------------------------------------------------------------------
-
-    def _has_uncommitted_room(self) -> bool:
-        return self.replica.uncommitted_bytes() < self._max_uncommitted_bytes
 
     def _lead(self, leadership: Leadership) -> None:
         before, self.leadership = self.leadership, leadership

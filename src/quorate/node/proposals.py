@@ -57,12 +57,17 @@ class WaiterEvents:
 class Proposals:
     """Commands of one group on one node that are not applied yet."""
 
-    def __init__(self, group_id: int, node_id: NodeId, boot: int, host: GroupHost, hold_ms: int) -> None:
+    def __init__(
+        self, group_id: int, node_id: NodeId, boot: int, host: GroupHost, hold_ms: int, max_uncommitted_bytes: int
+    ) -> None:
         self._group_id = group_id
         self._node_id = node_id
         self._boot = boot
         self._host = host
         self._hold_ms = hold_ms
+        self._max_uncommitted_bytes = max_uncommitted_bytes
+        self._room_below_bytes = max_uncommitted_bytes
+        """Propose only while fewer bytes than this are uncommitted; after a refusal less, until some are committed."""
         self._codec = PayloadCodec()
         self._sequence = 0
         self._pending: deque[tuple[Sequence[bytes], Sequence[Waiter], int]] = deque()
@@ -104,19 +109,24 @@ class Proposals:
 
     # --- towards the log ---------------------------------------------------------------------
 
-    def flush(self, leadership: Leadership, uncommitted_room: Callable[[], bool]) -> None:
+    def flush(self, leadership: Leadership, uncommitted_bytes: Callable[[], int]) -> None:
         """Propose or forward what is pending, as far as the leader, the disk and backpressure allow."""
         if self._pending and self._host.own_disk_full():
             # Also on a follower: a write whose entry it cannot take would never be answered here.
             self.refuse_pending(Refused.DISK_FULL)
         if leadership.role is Role.LEADER:
             # A leader takes nothing before its opening entry is committed; being ready brings the next flush.
-            while leadership.ready and (self._pending or self._forwarded) and uncommitted_room():
+            while (
+                leadership.ready and (self._pending or self._forwarded) and uncommitted_bytes() < self._room_below_bytes
+            ):
                 if self._host.refuses_writes():
                     self._refuse_for_full_disk()
                     return
                 if not self._propose_one():
+                    # Trying again before anything is committed would only turn in circles.
+                    self._room_below_bytes = min(uncommitted_bytes(), self._max_uncommitted_bytes)
                     return
+                self._room_below_bytes = self._max_uncommitted_bytes
         elif leadership.leader is not None and self._pending:
             self._forward_all(leadership.leader, leadership.generation)
         stuck = bool(self._pending) and leadership.role is not Role.LEADER
@@ -217,6 +227,7 @@ class Proposals:
 
     def leadership_changed(self, leadership: Leadership) -> None:
         """Another leader, another generation or none: what was under way is in doubt."""
+        self._room_below_bytes = self._max_uncommitted_bytes
         self.lose_outstanding()
         if leadership.role is not Role.LEADER:
             self._forwarded.clear()
