@@ -40,6 +40,8 @@ class Climate:
     partition: int = 2
     heal: int = 4
     coup: int = 1
+    full: int = 1
+    room: int = 4
 
 
 CLIMATES = (
@@ -52,6 +54,7 @@ CLIMATES = (
     Climate(tick=60, peer_lost=15, propose=120, crash=4, restart=16),
     Climate(tick=60, coup=20, heal=20, propose=40, barrier=60),
     Climate(barrier=120, crash=12, restart=60, duplicate=60, tick=40),
+    Climate(full=20, room=30, tick=60, propose=120, compact=10),
 )
 
 
@@ -78,6 +81,8 @@ class Walk:
         self.cut: set[tuple[int, int]] = set()
         self.frozen: set[int] = set()
         """Servers that no tick reaches, as if their process were stopped."""
+        self.full: set[int] = set()
+        """Servers whose disk is full: they lose what carries entries."""
         self.in_order = self.random.random()
         self.proposals = 0
         self.barriers = dict.fromkeys(voters, 0)
@@ -96,6 +101,7 @@ class Walk:
         """With everybody up and the network whole, the group must come to one history that holds all that was."""
         lab = self.lab
         self.cut.clear()
+        self.full.clear()
         for node in lab.servers:
             if node not in lab.up():
                 lab.restart(node)
@@ -133,7 +139,9 @@ class Walk:
 
     def _deliver(self) -> None:
         flight = self._pick()
-        if flight is not None and (flight.sender, flight.to) not in self.cut:
+        if flight is None or (flight.sender, flight.to) in self.cut:
+            return
+        if flight.to not in self.full or flight.message.payload_bytes() == 0:
             self.lab.deliver(flight)
 
     def _drop(self) -> None:
@@ -224,6 +232,12 @@ class Walk:
             for other in self.lab.up():
                 if other != leader:
                     self.lab.step(other, PeerLost(leader))
+
+    def _full(self) -> None:
+        self.full.add(self.random.choice(list(self.lab.servers)))
+
+    def _room(self) -> None:
+        self.full.clear()
 
     def _heal(self) -> None:
         self.cut = set()

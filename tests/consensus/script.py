@@ -19,6 +19,8 @@ command what it printed.  Nothing in the language belongs to one protocol.
     settle                      persist and deliver until nothing moves
     partition A,B | C,...       messages between the two sides are lost from now on
     heal                        no more partition
+    full N                      N's disk is full: it loses what carries entries with a payload
+    room N                      it has room again
     crash N [surviving=K]       stop N; K of its unsynced records survive
     restart N                   start it again from what is durable
     lost N PEER                 tell N that its connection to PEER closed
@@ -73,6 +75,7 @@ class Script:
         self.lab: Lab | None = None
         self.recovered: dict[NodeId, Recovered] = {}
         self.cut: set[tuple[NodeId, NodeId]] = set()
+        self.full: set[NodeId] = set()
         self.output: list[str] = []
 
     def run(self, text: str) -> str:
@@ -185,6 +188,12 @@ class Script:
     def _do_heal(self) -> None:
         self.cut.clear()
 
+    def _do_full(self, node: str) -> None:
+        self.full.add(int(node))
+
+    def _do_room(self, node: str) -> None:
+        self.full.remove(int(node))
+
     def _do_crash(self, node: str, surviving: str = "surviving=0") -> None:
         self._lab().crash(int(node), int(surviving.removeprefix("surviving=")))
 
@@ -221,7 +230,8 @@ class Script:
         return taken
 
     def _deliver(self, flight: InFlight) -> None:
-        if (flight.sender, flight.to) in self.cut or self._lab().servers[flight.to].replica is None:
+        dropped = flight.to in self.full and flight.message.payload_bytes() > 0
+        if dropped or (flight.sender, flight.to) in self.cut or self._lab().servers[flight.to].replica is None:
             self._write_lost(flight)
         else:
             self._lab().deliver(flight)

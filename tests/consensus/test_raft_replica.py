@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -26,6 +27,7 @@ from quorate.consensus.replica import (
     ChangeMembers,
     Event,
     InstallSnapshot,
+    Message,
     PeerLost,
     Propose,
     ReadBarrier,
@@ -38,7 +40,7 @@ from quorate.consensus.replica import (
     Tick,
     TransferLeadership,
 )
-from tests.consensus.lab import DurableRecords, Lab
+from tests.consensus.lab import DurableRecords, InFlight, Lab
 
 RAFT = PROTOCOLS["raft"]
 NUMBERS = st.integers(-1, 6) | st.sampled_from([(1 << 62) - 1, 1 << 62, (1 << 63) - 1, (1 << 64) - 1, -(1 << 63)])
@@ -71,13 +73,16 @@ def group(nodes: int, learners: tuple[int, ...] = (), **limits: int) -> Lab:
     return Lab(RAFT, configs, Random)
 
 
-def settle(lab: Lab) -> None:
+def settle(lab: Lab, accepts: Callable[[InFlight], bool] = lambda flight: True) -> None:
+    """Persist and deliver until nothing moves; what is not accepted is lost."""
     while lab.network or any(lab.servers[node].unsynced for node in lab.up()):
         for node in lab.up():
             while lab.servers[node].unsynced:
                 lab.persist(node)
         while lab.network:
-            lab.deliver(lab.network.pop(0))
+            flight = lab.network.pop(0)
+            if accepts(flight):
+                lab.deliver(flight)
 
 
 def elect(lab: Lab, node: int) -> None:
@@ -148,6 +153,137 @@ def test_bytes_in_flight_are_bounded_and_messages_are_cut() -> None:
     settle(lab)
     assert max(sizes) == 4
     assert all(len(server.applied) == 21 for server in lab.servers.values())
+
+
+def test_a_peer_that_drops_entries_is_sent_one_entry_a_heartbeat() -> None:
+    lab = group(3, max_bytes_in_flight=64, max_message_bytes=16)
+    elect(lab, 1)
+    sizes: list[int] = []
+
+    def accepts(flight: InFlight) -> bool:
+        if flight.to != 2 or not flight.message.payload_bytes():
+            return True
+        sizes.append(flight.message.payload_bytes())
+        return False
+
+    for _ in range(100):
+        lab.step(1, Propose(b"abcd"))
+        settle(lab, accepts)
+    assert sum(sizes) == 64  # what went out before there was an answer
+    lab.tick(1)
+    settle(lab, accepts)  # the heartbeat is rejected, and the first probe is lost
+    for barrier_id in range(5):
+        sizes.clear()
+        lab.tick(1)
+        settle(lab, accepts)
+        lab.step(1, ReadBarrier(barrier_id))
+        settle(lab, accepts)  # a round that is no heartbeat
+        lab.step(1, Propose(b"abcd"))
+        settle(lab, accepts)
+        assert sizes == [4]
+    assert lab.servers[2].running().status().leader == 1
+    lab.tick(1)
+    settle(lab)
+    assert lab.servers[2].applied == lab.servers[1].applied
+
+
+def test_a_peer_that_takes_a_little_loses_no_more_than_it_takes() -> None:
+    lab = group(3, max_bytes_in_flight=1024, max_message_bytes=64)
+    elect(lab, 1)
+    taken = lost = 0
+
+    def accepts(flight: InFlight) -> bool:
+        nonlocal taken, lost
+        size = flight.message.payload_bytes() if flight.to == 2 else 0
+        if size > 8:  # room for an entry or two, but not for a whole message
+            lost += size
+            return False
+        taken += size
+        return True
+
+    def lag() -> int:
+        return len(lab.servers[1].applied) - len(lab.servers[2].applied)
+
+    settle(lab, lambda flight: flight.to != 2)
+    for _ in range(300):
+        lab.step(1, Propose(b"abcd"))
+        settle(lab, lambda flight: flight.to != 2)
+    lab.tick(1)
+    settle(lab, accepts)
+    while lag():
+        before = lag()
+        taken = lost = 0
+        lab.tick(1)
+        settle(lab, accepts)
+        assert 0 <= lost <= 3 * taken
+        assert lag() < before
+
+
+def test_a_probe_is_not_repeated_while_the_disk_before_it_is_slow() -> None:
+    lab = group(3)
+    elect(lab, 1)
+
+    def deliver_to_2_and_back() -> list[Message]:
+        for _ in range(2):
+            flights, lab.network = lab.network, []
+            for flight in flights:
+                if 2 in (flight.sender, flight.to):
+                    lab.deliver(flight)
+        flights, lab.network = lab.network, []
+        return [flight.message for flight in flights if flight.to == 2]
+
+    lab.step(1, Propose(b"a"))
+    deliver_to_2_and_back()  # received, not durable
+    lab.step(1, Propose(b"b"))
+    lab.network.clear()
+    lab.tick(1)
+    # The heartbeat is rejected, the probe goes out and is lost.
+    assert [message.payload_bytes() for message in deliver_to_2_and_back()] == [1]
+    lab.tick(1)
+    assert not deliver_to_2_and_back()
+    lab.persist(2)
+    lab.network.clear()
+    lab.tick(1)
+    assert [message.payload_bytes() for message in deliver_to_2_and_back()] == [1]
+
+
+def test_a_late_rejection_is_not_taken_for_a_loss_of_what_was_acknowledged() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    lab.step(1, Propose(b"a"))
+    settle(lab)
+    lab.step(1, PeerLost(2))  # the probe stands just behind what it acknowledged
+    assert not lab.step(1, Receive(2, AppendRejected(1, 1, 2, 1, 1))).messages
+    assert lab.servers[1].running().status().peer_positions[2] == 2
+
+
+@pytest.mark.parametrize("connection_lost", [True, False])
+def test_a_peer_that_came_back_with_less_than_it_acknowledged_catches_up(connection_lost: bool) -> None:
+    lab = group(3)
+    elect(lab, 1)
+    for _ in range(3):
+        lab.step(1, Propose(b"a"))
+        settle(lab)
+    lab.crash(2)
+    del lab.servers[2].durable.entries[4]
+    if connection_lost:
+        lab.step(1, PeerLost(2))
+    lab.restart(2)
+    lab.tick(1)
+    rejections: list[InFlight] = []
+
+    def note(flight: InFlight) -> bool:
+        if isinstance(flight.message, AppendRejected):
+            rejections.append(flight)
+            assert len(rejections) == 1
+        return True
+
+    settle(lab, note)
+    assert lab.servers[1].running().status().peer_positions[2] == 4
+    assert sorted(lab.servers[2].durable.entries) == [1, 2, 3, 4]
+    # The rejection once more, now that it holds the entries.
+    assert not lab.step(1, Receive(2, rejections[0].message)).messages
+    assert lab.servers[1].running().status().peer_positions[2] == 4
 
 
 def test_a_learner_gets_everything_and_decides_nothing() -> None:

@@ -64,6 +64,8 @@ Where this differs from the thesis, and why
    that was sent, so it is rejected where anything before it was lost, and a lost
    acknowledgement is repeated by its answer.  It is answered at once with what is durable
    by then: a slow disk holds acknowledgements of entries back, not signs of life.
+   A peer that answers heartbeats may lose entries all the same, for one because its disk
+   is full; what that may cost is argued in `progress`.
 6. *`Commit` is a message of its own.*  The thesis lets followers wait for the next append
    to learn the commit position; their clients wait with them.  When there is nothing to
    send, a peer is told as soon as the leader knows that it holds what is committed.  It

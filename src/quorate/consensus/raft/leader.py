@@ -27,7 +27,7 @@ class Leader:
         self._answered_rounds: dict[NodeId, int] = dict.fromkeys(members, 0)
         self._heard_ms: dict[NodeId, int] = dict.fromkeys(members, core.now_ms)
         self._match_positions[core.node_id] = core.durable_position
-        self._peers = [Progress(peer, self.opening_position) for peer in core.peers]
+        self._peers = [Progress(peer, self.opening_position, core.config.max_bytes_in_flight) for peer in core.peers]
         self._peer_by_id = {progress.peer: progress for progress in self._peers}
         # An entry of the own term, since only such are committed by counting, and with
         # them all before it (thesis section 6.4, step 1).
@@ -63,6 +63,8 @@ class Leader:
         if core.now_ms - core.quorum.greatest_held(self._heard_ms) >= core.config.election_timeout_ms:
             return False
         self.heartbeat_ms = core.now_ms + core.config.heartbeat_interval_ms
+        for progress in self._peers:
+            progress.probe_due = True
         self._begin_round()
         self._send_heartbeats()
         return True
@@ -122,12 +124,9 @@ class Leader:
         return None
 
     def _send_entries(self, progress: Progress) -> None:
-        """Send what the peer lacks, as far as the bound on bytes in flight lets it."""
-        while (
-            progress.flow is Flow.REPLICATE
-            and progress.next_position <= self.core.log.last_position
-            and progress.bytes_in_flight < self.core.config.max_bytes_in_flight
-        ):
+        """Send what the peer lacks, as far as its window lets it."""
+        last_position = self.core.log.last_position
+        while progress.flow is Flow.REPLICATE and progress.next_position <= last_position and progress.has_room():
             self._send_append(progress)
 
     def _send_append(self, progress: Progress, heartbeat: bool = False) -> None:
@@ -140,8 +139,9 @@ class Leader:
             return
         entries: tuple[Entry, ...] = ()
         if not heartbeat:
-            entries, size = core.log.read(progress.next_position, core.config.max_message_bytes)
-            if entries and progress.flow is Flow.REPLICATE:
+            max_bytes = min(core.config.max_message_bytes, progress.window_bytes)
+            entries, size = core.log.read(progress.next_position, max_bytes)
+            if entries:
                 progress.sent(entries[-1].position, size)
         progress.commit_told = min(core.commit_position, previous_position + len(entries))
         core.send(
@@ -154,7 +154,11 @@ class Leader:
         self.core.effects.snapshots.append(SendSnapshot(progress.peer, self.core.term))
 
     def _send_heartbeats(self) -> None:
-        """Empty appends: they also find out whether anything that was sent got lost on the way."""
+        """Empty appends: they also find out whether anything that was sent got lost on the way.
+
+        To a peer that is probed too: one that loses entries must go on hearing its leader,
+        and be heard.
+        """
         core = self.core
         for progress in self._peers:
             if progress.flow is not Flow.SNAPSHOT:
@@ -179,7 +183,7 @@ class Leader:
         if message.match_position > core.log.last_position or message.round > self.rounds.current:
             return
         self._hear(sender, message.round)
-        news = progress.acknowledged(message.match_position)
+        news = progress.acknowledged(message.match_position, self.rounds.current, core.log.last_position)
         if progress.flow is Flow.SNAPSHOT:
             if core.log.term_at(progress.match_position) is not None:
                 progress.resume()
@@ -188,6 +192,10 @@ class Leader:
         if news:
             self._match_positions[sender] = progress.match_position
             self._advance_commit()
+        agrees = message.match_position == progress.next_position - 1
+        if progress.flow is Flow.PROBE and progress.probe_due and agrees:
+            progress.agreed()
+            self._send_append(progress)
         self._send_entries(progress)
         self._tell_commit(progress)
 
@@ -201,23 +209,22 @@ class Leader:
         rejected_position = message.rejected_position
         if progress.flow is Flow.SNAPSHOT:
             return
-        if progress.flow is Flow.PROBE:
-            if rejected_position != progress.next_position - 1:
-                return  # an answer to an earlier probe
-            if rejected_position <= progress.match_position:
-                # It came back with less than it had acknowledged: its newest block was damaged
-                # after its sync and passed for a torn tail.  What is committed stays so; the
-                # peer needs those entries once more, and is not counted until it has them.
-                progress.match_position = self._match_positions[sender] = 0
-        elif rejected_position <= progress.match_position:
-            return
+        if rejected_position <= progress.match_position:
+            if message.round <= progress.match_round:
+                return  # maybe said before it had acknowledged this
+            # It came back with less than it had acknowledged: its newest block was damaged
+            # after its sync and passed for a torn tail.  What is committed stays so; the
+            # peer needs those entries once more, and is not counted until it has them.
+            progress.match_position = self._match_positions[sender] = 0
+        elif progress.flow is Flow.PROBE and rejected_position != progress.next_position - 1:
+            return  # an answer to an earlier probe
         # Nothing is known before the base of our log: a hint there stands, and means a snapshot.
         agreed_position = min(
             core.log.last_position_at_or_before(message.hint_position, message.hint_term),
             message.hint_position,
             rejected_position - 1,
         )
-        progress.probe(max(progress.match_position, agreed_position) + 1)
+        progress.rejected(agreed_position)
         self._send_append(progress)
 
     def persisted(self) -> None:
