@@ -73,6 +73,16 @@ def test_a_new_leader_gives_every_session_its_timeout_and_the_grace() -> None:
     assert len(clock) == 2
 
 
+def test_a_session_touched_in_a_time_that_is_excused_is_not_due_before_its_timeout() -> None:
+    clock = SessionClock()
+    clock.add(7, 1_000, now_ms=0)
+    assert clock.touch(7, 900)
+    clock.excuse(900)
+    assert clock.touch(7, 950)
+    assert clock.due(1_949) == []
+    assert clock.due(2_800) == [7]
+
+
 SESSIONS = st.integers(1, 4)
 STEPS = st.lists(
     st.one_of(
@@ -81,6 +91,7 @@ STEPS = st.lists(
         st.tuples(st.just("remove"), SESSIONS, st.just(0)),
         st.tuples(st.just("again"), SESSIONS, st.integers(0, 40)),
         st.tuples(st.just("wait"), st.just(0), st.integers(0, 30)),
+        st.tuples(st.just("stand still"), st.just(0), st.integers(1, 30)),
     ),
     max_size=60,
 )
@@ -111,6 +122,12 @@ def test_it_names_exactly_what_a_plain_table_of_deadlines_names(steps: list[tupl
             if session in timeout and session not in deadline:
                 again[session] = now_ms + number
             clock.propose_again(session, now_ms + number)
+        elif step == "stand still":
+            now_ms += number
+            clock.excuse(number)
+            for table in (deadline, again):
+                for key in table:
+                    table[key] += number
         else:
             now_ms += number
             due = {key for table in (deadline, again) for key, at_ms in table.items() if at_ms <= now_ms}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from quorate.services.interface import Refused
-from quorate.services.zookeeper.door import CONFIRM_MARGIN_MS, MAX_SESSION_TIMEOUT_MS, MIN_SESSION_TIMEOUT_MS
+from quorate.services.zookeeper.door import MAX_SESSION_TIMEOUT_MS, MIN_SESSION_TIMEOUT_MS
 from quorate.services.zookeeper.errors import ErrorCode
 from quorate.services.zookeeper.jute import pack_buffer
 from quorate.services.zookeeper.protocol import PING_XID, ConnectRequest, Create, Op, PathAndWatch
@@ -15,6 +16,8 @@ from tests.services.zookeeper.harness import Cluster, on_virtual_loop
 from tests.services.zookeeper.raw import Raw
 
 EXISTS_ROOT = PathAndWatch(b"/", False).encode()
+ELECTION_TIMEOUT_MS = 400
+LONG_ELECTION_TIMEOUT_MS = 6_000
 
 
 async def ping(raw: Raw) -> None:
@@ -205,14 +208,15 @@ def test_pings_or_any_other_request_keep_a_session(node: int) -> None:
 
 
 @pytest.mark.parametrize("node", [0, 1])
-def test_a_ping_is_not_answered_while_the_leader_has_no_quorum(node: int) -> None:
+@pytest.mark.parametrize("election_timeout_ms", [ELECTION_TIMEOUT_MS, LONG_ELECTION_TIMEOUT_MS])
+def test_a_ping_is_not_answered_while_the_leader_has_no_quorum(node: int, election_timeout_ms: int) -> None:
     async def work() -> None:
-        async with Cluster(2) as cluster:
+        async with Cluster(2, election_timeout_ms=election_timeout_ms) as cluster:
             raw = await Raw.open(cluster.endpoints[node], 10_000)
-            cluster.contact_age_ms = CONFIRM_MARGIN_MS + 1
+            cluster.contact_age_ms = election_timeout_ms + 1
             raw.send(PING_XID, Op.PING)
             assert await raw.is_silent(2)
-            cluster.contact_age_ms = CONFIRM_MARGIN_MS
+            cluster.contact_age_ms = election_timeout_ms
             assert (await raw.reply())[0] == PING_XID
             assert await raw.is_silent()
 
@@ -308,15 +312,55 @@ def test_an_expiry_whose_outcome_is_unknown_is_proposed_again() -> None:
     on_virtual_loop(work)
 
 
-def test_a_new_leader_gives_every_session_its_whole_timeout_and_the_margin() -> None:
+@pytest.mark.parametrize("election_timeout_ms", [ELECTION_TIMEOUT_MS, LONG_ELECTION_TIMEOUT_MS])
+def test_a_new_leader_gives_every_session_its_whole_timeout_and_the_margin(election_timeout_ms: int) -> None:
     async def work() -> None:
-        async with Cluster(2) as cluster:
+        async with Cluster(2, election_timeout_ms=election_timeout_ms) as cluster:
             raw = await Raw.open(cluster.endpoints[1], 2_000)
             await asyncio.sleep(1.9)
             cluster.lead(2)
             started = cluster.loop.time()
+            assert await raw.is_closed(within_seconds=20)
+            whole_s = 2.0 + election_timeout_ms / 1000
+            assert whole_s <= cluster.loop.time() - started < whole_s + 0.2
+
+    on_virtual_loop(work)
+
+
+def test_a_new_leader_vouches_for_nobody_before_it_has_applied_what_the_former_one_decided() -> None:
+    """The expiry of a session may be committed and not applied yet: a ping answered now would promise too much."""
+
+    async def work() -> None:
+        async with Cluster(2) as cluster:
+            raw = await Raw.open(cluster.endpoints[1], 2_000)
+            cluster.hold()
+            cluster.expire(raw.session)
+            cluster.lead(2)
+            raw.send(PING_XID, Op.PING)
+            assert await raw.is_silent(1)
+            cluster.release()
             assert await raw.is_closed()
-            assert 2.0 + CONFIRM_MARGIN_MS / 1000 <= cluster.loop.time() - started < 2.6
+            assert raw.session not in cluster.nodes[2].store.sessions
+
+    on_virtual_loop(work)
+
+
+def test_a_leader_whose_store_is_replaced_keeps_the_clock_of_the_new_sessions() -> None:
+    async def work() -> None:
+        async with Cluster(2) as cluster:
+            raw = await Raw.open(cluster.endpoints[1], 2_000)
+            await asyncio.sleep(1.9)
+            # A store that comes with a session of which no door was ever told.
+            sessions = cluster.nodes[1].store.sessions
+            unheard = msgspec.structs.replace(sessions[raw.session], session_id=0x77)
+            for node in cluster.nodes.values():
+                node.store.sessions[unheard.session_id] = unheard
+            cluster.nodes[1].door.restored()
+            restored = cluster.loop.time()
+            while sessions:
+                await asyncio.sleep(0.01)
+                assert cluster.loop.time() - restored < 5
+            assert 2.0 + ELECTION_TIMEOUT_MS / 1000 <= cluster.loop.time() - restored < 2.6
 
     on_virtual_loop(work)
 
@@ -332,15 +376,32 @@ def test_nobody_expires_without_a_leader() -> None:
     on_virtual_loop(work)
 
 
-def test_a_leader_that_stood_still_blames_nobody() -> None:
+@pytest.mark.parametrize("still_s", [0.3, 0.95, 5])
+def test_a_leader_that_stood_still_blames_nobody(still_s: float) -> None:
     async def work() -> None:
         async with Cluster(1) as cluster:
-            raw = await Raw.open(cluster.endpoints[0], 2_000)
-            await asyncio.sleep(0.2)
+            raw = await Raw.open(cluster.endpoints[0], 1_000)
+            # The last that is heard of it before the process stands still, and is silent for a while.
+            await asyncio.sleep(0.9)
             cluster._ticker.cancel()
-            await asyncio.sleep(5)
+            # What the client sends meanwhile stays in the socket, and the tick is the first that runs again.
+            await asyncio.sleep(still_s)
             cluster._tick()
             await ping(raw)
+
+    on_virtual_loop(work)
+
+
+def test_a_leader_that_is_always_late_still_ends_sessions() -> None:
+    async def work() -> None:
+        async with Cluster(1) as cluster:
+            await Raw.open(cluster.endpoints[0], 1_000)
+            cluster._ticker.cancel()
+            for _ in range(30):
+                await asyncio.sleep(0.15)
+                cluster._tick()
+                cluster._ticker.cancel()
+            assert not cluster.nodes[1].store.sessions
 
     on_virtual_loop(work)
 

@@ -9,9 +9,11 @@ the store applied the batch.
 
 Sessions (DESIGN.md section 7).  Each door knows which sessions it heard from and tells the
 leader's door; the leader's door keeps the session clock, confirms touches only while a
-quorum has followed it within `CONFIRM_MARGIN_MS`, and proposes expiry.  A ping is answered
-once its touch is confirmed.  A new leader adds that margin to every session's timeout, so
-a confirmation by its predecessor is never cut short.
+quorum has followed it within the margin, an election timeout, and proposes expiry.  A ping
+is answered once its touch is confirmed.  A new leader adds that margin to every session's
+timeout, so a confirmation by its predecessor is never cut short.  Its clock starts when its
+store holds all that was committed before: a session whose expiry is among that is not
+vouched for, and one that a snapshot is about to bring is not missed.
 
 Who does not get an answer.  Where the outcome of a write is unknown, or no leader takes it,
 its connection is closed; the client sees ConnectionLoss, as with ZooKeeper.
@@ -44,13 +46,16 @@ LOG: Final = logging.getLogger("quorate.zookeeper")
 MIN_SESSION_TIMEOUT_MS: Final = 1_000
 """ZooKeeper's default is 4,000.  Leaders change faster here, and a client that asks for less waits less."""
 MAX_SESSION_TIMEOUT_MS: Final = 40_000
-CONFIRM_MARGIN_MS: Final = 400
-"""A leader confirms touches only if it surely led so short a time ago; every new leader grants this much more."""
 HANDSHAKE_MS: Final = 10_000
 LEAVING_MS: Final = 5_000
 """A connection that should close is cut off after this, should its client not read what is left."""
-PAUSE_MS: Final = 1_000
+TICK_MS: Final = 50
+"""How far ticks are apart, as `Door.tick` says."""
+PAUSE_MS: Final = 2 * TICK_MS
 """Ticks further apart than this mean that the process stood still, and clients could not be heard."""
+LONG_PAUSE_MS: Final = 1_000
+"""A pause that is worth a line in the log."""
+EXPIRE_AGAIN_MS: Final = 1_000
 GUARD_INTERVAL_MS: Final = 500
 
 
@@ -105,7 +110,14 @@ class ZooKeeperDoor:
         self._broken: dict[Connection, None] = {}
         """Connections that lost a write while `commands` may hold later ones, until these are dropped."""
         self._clock: SessionClock | None = None
-        """Only while this node is the ready leader."""
+        """Only while this node is the ready leader, and its store holds all that was committed before."""
+        self._led_generation: int | None = None
+        """The generation that this node leads and is ready in: the clock's, also while it is not there yet."""
+        self._margin_ms = config.election_timeout_ms
+        """A leader confirms touches only if it surely led so short a time ago; every new one grants this much more.
+
+        Confirmations come as seldom as heartbeats, so no shorter margin would do on every setting of the timing.
+        """
         self._unconfirmed_since_ms: int | None = None
         """When the oldest report of touches was made that no leader has confirmed."""
         self._last_note = 0
@@ -146,8 +158,10 @@ class ZooKeeperDoor:
         self._report_touches(now_ms)
         if self._clock is not None:
             if pause_ms > PAUSE_MS:
+                # Less the usual distance, so that a process that is always late still ends sessions.
+                self._clock.excuse(pause_ms - TICK_MS)
+            if pause_ms > LONG_PAUSE_MS:
                 self.log_once("pause", "this process stood still for %d ms: sessions get that much longer", pause_ms)
-                self._clock.excuse(pause_ms)
             self._propose_expiries(self._clock, now_ms)
         self._drop_overdue(self._handshaking, now_ms - HANDSHAKE_MS, "did not open a session in time")
         self._drop_overdue(self._leaving, now_ms - LEAVING_MS, "did not read its last replies")
@@ -293,6 +307,8 @@ class ZooKeeperDoor:
         self._close_for(
             self._connections, "the store was replaced by a snapshot, and their watches have missed what it holds"
         )
+        if self._clock is not None:
+            self._start_clock()
 
     def _close_for(self, connections: Iterable[Connection], why: str) -> None:
         """Close now, without the replies that have not been written: they may be the ones that are missing."""
@@ -438,12 +454,23 @@ class ZooKeeperDoor:
             connection.close()
 
     def leadership_changed(self, leadership: Leadership) -> None:
-        if not leadership.ready or leadership.leader != self.group.node_id:
+        leads = leadership.ready and leadership.leader == self.group.node_id
+        generation = leadership.generation if leads else None
+        if generation != self._led_generation:
+            self._led_generation = generation
             self._clock = None
-        elif self._clock is None:
-            self._clock = SessionClock()
-            sessions = [(session.session_id, session.timeout_ms) for session in self.store.sessions.values()]
-            self._clock.start(sessions, self.group.now_ms(), CONFIRM_MARGIN_MS)
+            if generation is not None:
+                self.group.barrier(partial(self._start_clock_in, generation))
+
+    def _start_clock_in(self, generation: int, passed: bool) -> None:
+        # A barrier fails where the leadership is over; the next one asks for another.
+        if passed and generation == self._led_generation:
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._clock = SessionClock()
+        sessions = [(session.session_id, session.timeout_ms) for session in self.store.sessions.values()]
+        self._clock.start(sessions, self.group.now_ms(), self._margin_ms)
 
     def _propose_expiries(self, clock: SessionClock, now_ms: int) -> None:
         for session in clock.due(now_ms):
@@ -458,13 +485,13 @@ class ZooKeeperDoor:
 
     def _expire_again(self, session: int) -> None:
         if self._clock is not None:
-            self._clock.propose_again(session, self.group.now_ms() + PAUSE_MS)
+            self._clock.propose_again(session, self.group.now_ms() + EXPIRE_AGAIN_MS)
 
     # --- touches ---------------------------------------------------------------------------------
 
     def _may_confirm(self, now_ms: int) -> bool:
         contact_ms = self.group.quorum_contact_ms()
-        return contact_ms is not None and now_ms - contact_ms <= CONFIRM_MARGIN_MS
+        return contact_ms is not None and now_ms - contact_ms <= self._margin_ms
 
     def _report_touches(self, now_ms: int) -> None:
         """To the clock where it is here, else to the leader's door; without a leader all waits."""

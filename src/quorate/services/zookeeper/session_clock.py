@@ -11,6 +11,9 @@ A touch only writes the new deadline.  The heap holds, for each session, one val
 a deadline that was true once; an entry that comes up too early goes back with the current
 deadline.  So a touch costs one dictionary write, and a session passes through the heap
 about once per timeout, however often it is touched.
+
+A process that stood still heard nobody, and `excuse` moves all deadlines.  It turns the clock
+back instead of touching each: inside, times are those of the caller less all that was excused.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from collections.abc import Iterable
 class SessionClock:
     """Deadlines of all sessions.  Times in milliseconds of one monotonic clock."""
 
-    __slots__ = ("_deadline_ms", "_heap", "_queued_ms", "_timeout_ms")
+    __slots__ = ("_deadline_ms", "_excused_ms", "_heap", "_queued_ms", "_timeout_ms")
 
     def __init__(self) -> None:
         self._timeout_ms: dict[int, int] = {}
@@ -31,6 +34,7 @@ class SessionClock:
         self._heap: list[tuple[int, int]] = []
         self._queued_ms: dict[int, int] = {}
         """Time of each session's one valid heap entry; entries of other times are leftovers."""
+        self._excused_ms = 0
 
     def __len__(self) -> int:
         return len(self._timeout_ms)
@@ -41,6 +45,7 @@ class SessionClock:
         The grace is what a former leader may have granted in keep-alives after its last
         contact with a quorum.
         """
+        self._excused_ms = 0
         self._timeout_ms = dict(sessions)
         self._deadline_ms = {
             session: now_ms + timeout_ms + grace_ms for session, timeout_ms in self._timeout_ms.items()
@@ -51,16 +56,17 @@ class SessionClock:
 
     def add(self, session: int, timeout_ms: int, now_ms: int) -> None:
         """A session was created, or taken over by another connection: its timeout begins now."""
+        deadline_ms = now_ms - self._excused_ms + timeout_ms
         self._timeout_ms[session] = timeout_ms
-        self._deadline_ms[session] = now_ms + timeout_ms
-        if self._queued_ms.get(session, now_ms + timeout_ms + 1) > now_ms + timeout_ms:
-            self._queue(session, now_ms + timeout_ms)
+        self._deadline_ms[session] = deadline_ms
+        if self._queued_ms.get(session, deadline_ms + 1) > deadline_ms:
+            self._queue(session, deadline_ms)
 
     def touch(self, session: int, now_ms: int) -> bool:
         """The session's client was heard from.  False where it is unknown or its expiry was proposed."""
         if session not in self._deadline_ms:
             return False
-        self._deadline_ms[session] = now_ms + self._timeout_ms[session]
+        self._deadline_ms[session] = now_ms - self._excused_ms + self._timeout_ms[session]
         return True
 
     def remove(self, session: int) -> None:
@@ -71,6 +77,7 @@ class SessionClock:
 
     def due(self, now_ms: int) -> list[int]:
         """Sessions whose time is over, earliest first.  Each is named once and cannot be touched any more."""
+        now_ms -= self._excused_ms
         heap = self._heap
         named: list[int] = []
         while heap and heap[0][0] <= now_ms:
@@ -92,12 +99,14 @@ class SessionClock:
         It cannot be touched meanwhile: the first proposal may still be on its way.
         """
         if self.is_ending(session):
-            self._queue(session, at_ms)
+            self._queue(session, at_ms - self._excused_ms)
 
     def excuse(self, pause_ms: int) -> None:
-        """Nobody could be heard for so long, through no fault of theirs: all deadlines move by it."""
-        for session in self._deadline_ms:
-            self._deadline_ms[session] += pause_ms
+        """Nobody could be heard for the last `pause_ms`, through no fault of theirs: all deadlines move by it.
+
+        A session that was touched in that time after all may be named so much too late, never too early.
+        """
+        self._excused_ms += pause_ms
 
     def is_ending(self, session: int) -> bool:
         """True from when `due` named it until it is removed or added anew."""
