@@ -12,6 +12,7 @@ import sys
 import time
 
 from quorate.node.config import NodeConfig
+from quorate.node.descriptors import fit_connections
 from quorate.node.environment import Environment
 from quorate.node.node import HostedService, Node
 from quorate.node.snapshotting import DamagedData
@@ -37,6 +38,7 @@ ZOOKEEPER_GROUP = 1
 def run_node(config: NodeConfig) -> int:
     """Run a node until SIGTERM, SIGINT or a failure; returns an exit code.  Blocks."""
     _set_up_logging(config.node)
+    config = fit_connections(config)
     # Each full collection of a store of a million nodes would stop the loop for a good part of a second.
     # Nothing on the hot path makes reference cycles, so the young generations are collected and the old one is not.
     gc.set_threshold(50_000, 20, 1_000_000)
