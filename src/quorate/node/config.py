@@ -114,8 +114,8 @@ class LimitsConfig:
     max_requests_in_flight: int = _number(1_000, 1, 1_000_000)
     """Unanswered requests of one connection before the node stops reading from it."""
     max_unread_bytes: int = _number(4 << 20, 64 << 10, 1 << 30)
-    """Unsent replies of one connection before the node closes it as a client that does not read."""
-    max_bytes_in_flight: int = _number(16 << 20, 64 << 10, 1 << 30)
+    """Further unsent replies that a client which has stopped reading may gather before the node closes it."""
+    max_bytes_in_flight: int = _number(16 << 20, 64 << 10, 128 << 20)
     """Log entries sent to one peer and not yet acknowledged by it."""
     max_message_bytes: int = _number(1 << 20, 4 << 10, 64 << 20)
     """Log entries in one message to a peer, unless a single entry is larger."""
