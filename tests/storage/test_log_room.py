@@ -12,12 +12,29 @@ import pytest
 from quorate.consensus.records import CompactedThrough, Recovered, SaveState
 from quorate.storage.disk import DiskFull
 from quorate.storage.log import Log
+from quorate.storage.log_blocks import BLOCK_HEADER_BYTES, CLOSING_BLOCK
 from quorate.storage.log_errors import LogSyncFailed
+from quorate.storage.log_recovery import read_log
+from quorate.storage.log_segments import segment_path
 from quorate.storage.real_disk import RealDisk
 from tests.storage.log_model import entry
 from tests.support.memory_disk import MemoryDisk, MemoryFile
 
 SEGMENT_BYTES = 1024
+
+
+def test_a_log_closed_without_room_for_its_last_records_vouches_for_all_before() -> None:
+    disk = MemoryDisk(capacity_bytes=2 * SEGMENT_BYTES)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    last = fill_until_full(log)
+    log.append(0, [entry(last + 1, bytes(2 * SEGMENT_BYTES))])
+    with pytest.raises(DiskFull):
+        log.close()
+    contents = read_log(disk.killed(), "log")
+    assert contents.active is not None
+    assert len(contents.groups[0].entries) == last
+    closing = disk.read(segment_path("log", contents.active))[contents.end - BLOCK_HEADER_BYTES :]
+    assert closing[:6] == b"QBLK" + CLOSING_BLOCK.to_bytes(2, "little")
 
 
 class FewDescriptors(MemoryDisk):

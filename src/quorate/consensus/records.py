@@ -51,6 +51,10 @@ class CompactedThrough(msgspec.Struct, frozen=True, gc=False):
 Record: TypeAlias = SaveState | SaveEntry | TruncateFrom | CompactedThrough
 
 
+class InvalidState(ValueError):
+    """A recovered state is not one that its protocol saved: the node must not vote on it."""
+
+
 class Recovered(msgspec.Struct, frozen=True):
     """What a group's records come to when a log is read back: the argument from which a replica restarts.
 

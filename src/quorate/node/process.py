@@ -11,14 +11,16 @@ import signal
 import sys
 import time
 
+from quorate.consensus.records import InvalidState
 from quorate.node.config import NodeConfig
 from quorate.node.descriptors import fit_connections
 from quorate.node.environment import Environment
 from quorate.node.node import HostedService, Node
 from quorate.node.snapshotting import DamagedData
 from quorate.services.zookeeper.service import ZOOKEEPER
+from quorate.storage.disk import Disk
 from quorate.storage.identity import DamagedIdentity, IdentityMismatch
-from quorate.storage.log_errors import CorruptLog, UnknownLogFormat
+from quorate.storage.log_errors import CorruptLog, LogSyncFailed, UnknownLogFormat
 from quorate.storage.real_disk import DataFolderInUse, RealDisk
 from quorate.storage.snapshots import CorruptSnapshot
 
@@ -30,6 +32,11 @@ EXIT_DAMAGED_DATA = 74
 """The data folder is damaged (EX_IOERR): starting again will not mend it."""
 EXIT_WRONG_CONFIGURATION = 78
 """The settings do not fit the data folder or this machine (EX_CONFIG): starting again will not help."""
+
+_DAMAGED = (CorruptLog, CorruptSnapshot, DamagedData, DamagedIdentity, InvalidState)
+_MISFIT = (IdentityMismatch, UnknownLogFormat)
+_REFUSED_BY_SYSTEM = (LogSyncFailed, OSError)
+"""No bug of ours: a full or failing disk, an address in use."""
 
 ZOOKEEPER_GROUP = 1
 """Group 0 is kept for the cluster's own affairs."""
@@ -84,12 +91,13 @@ async def _run(config: NodeConfig) -> int:
         _log.error("the data folder %s cannot be used: %s", config.data, error)
         return EXIT_WRONG_CONFIGURATION
     try:
-        return await _run_on(config, disk, stopping)
+        return await run_on(config, disk, stopping)
     finally:
         disk.close()
 
 
-async def _run_on(config: NodeConfig, disk: RealDisk, stopping: asyncio.Event) -> int:
+async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int:
+    """Run a node on the running loop until `stopping` is set or it fails; returns an exit code."""
     environment = Environment(
         disk, lambda: time.time_ns() // 1_000_000, time.monotonic, random.SystemRandom(), os.getpid()
     )
@@ -97,19 +105,17 @@ async def _run_on(config: NodeConfig, disk: RealDisk, stopping: asyncio.Event) -
     services = [HostedService(ZOOKEEPER_GROUP, ZOOKEEPER, listen.host, listen.port)]
     try:
         node = Node(config, environment, services)
-    except (CorruptLog, DamagedIdentity, DamagedData) as error:
-        return _damaged(error)
-    except (IdentityMismatch, UnknownLogFormat) as error:
-        _log.error("%s", error)
-        return EXIT_WRONG_CONFIGURATION
+    except (*_DAMAGED, *_MISFIT, *_REFUSED_BY_SYSTEM) as error:
+        return _explain("cannot start", error)
     try:
         await node.start()
-    except (CorruptSnapshot, DamagedData, ValueError) as error:
+    except _REFUSED_BY_SYSTEM as error:
+        code = _explain("cannot start", error)
+        await _stop(node)
+        return code
+    except (*_DAMAGED, ValueError) as error:
+        # A ValueError: a store could not make sense of a snapshot whose checksums are right.
         return _damaged(error)
-    except OSError as error:
-        _log.error("cannot start: %s", error)
-        await node.stop()
-        return EXIT_FAILED
     gc.collect()
     gc.freeze()
     _log.info(
@@ -118,15 +124,37 @@ async def _run_on(config: NodeConfig, disk: RealDisk, stopping: asyncio.Event) -
     node.failed.add_done_callback(lambda _: stopping.set())
     await stopping.wait()
     failure = node.failed.result() if node.failed.done() else None
-    if failure is not None:
-        _log.critical("this node stops: %s", failure, exc_info=failure)
-    else:
+    if failure is None:
         _log.info("stopping")
-    await node.stop()
-    return EXIT_OK if failure is None else EXIT_FAILED
+        return await _stop(node)
+    code = _explain("this node stops", failure)
+    await _stop(node)
+    return code
 
 
-def _damaged(error: Exception) -> int:
+async def _stop(node: Node) -> int:
+    try:
+        await node.stop()
+    except _REFUSED_BY_SYSTEM as error:
+        return _explain("what was not acknowledged yet could not be written at the end", error)
+    return EXIT_OK
+
+
+def _explain(what: str, error: BaseException) -> int:
+    """Log why a node ends, with a trace only where that is a bug of ours; returns the exit code."""
+    if isinstance(error, _DAMAGED):
+        return _damaged(error)
+    if isinstance(error, _MISFIT):
+        _log.error("%s: %s", what, error)
+        return EXIT_WRONG_CONFIGURATION
+    if isinstance(error, _REFUSED_BY_SYSTEM):
+        _log.error("%s: %s", what, error)
+    else:
+        _log.critical("%s: %s", what, error, exc_info=error)
+    return EXIT_FAILED
+
+
+def _damaged(error: BaseException) -> int:
     _log.critical(
         "damaged data: %s; this node neither votes nor serves, so that nothing wrong is spread "
         "(docs/operations.md says what to do)",

@@ -245,12 +245,15 @@ class Log:
     def close(self) -> None:
         """Write and sync what was gathered, vouch for it with a closing block, and close the files.
 
-        Raises DiskFull, LogSyncFailed.  After a failed sync it only closes the files.
+        Raises DiskFull where what was gathered found no room: it is lost, and nothing rests on it yet.
+        Raises LogSyncFailed.  After a failed sync it only closes the files.
         """
         try:
             if self._failure is None:
-                self.commit()
-                self._write_closing_block()
+                try:
+                    self.write()
+                finally:
+                    self._vouch_for_all()
         finally:
             for segment in (self._active, self._spare):
                 if segment is not None:
@@ -339,7 +342,9 @@ class Log:
             self._disk.remove(segment_path(self._folder, sequence))
             del self._older[sequence]
 
-    def _write_closing_block(self) -> None:
+    def _vouch_for_all(self) -> None:
+        """Sync, and say so in a closing block."""
+        self.sync()
         active = self._active
         if active.end + BLOCK_HEADER_BYTES > active.size_bytes:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from quorate.consensus.records import InvalidState
 from quorate.consensus.replica import NodeId
 
 _LAYOUT = struct.Struct(">BQq")
@@ -12,7 +13,7 @@ _VERSION = 1
 _NO_VOTE = -1
 
 
-class InvalidHardState(ValueError):
+class InvalidHardState(InvalidState):
     """A recovered record does not hold a term and a vote."""
 
 

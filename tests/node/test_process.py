@@ -1,0 +1,164 @@
+"""How a node's process ends: with one clear line and the right exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from quorate.consensus.records import SaveState
+from quorate.node import process
+from quorate.node.config import Address, ListenConfig, NodeConfig, StorageConfig
+from quorate.node.process import EXIT_DAMAGED_DATA, EXIT_FAILED, EXIT_OK, EXIT_WRONG_CONFIGURATION, ZOOKEEPER_GROUP
+from quorate.storage.disk import DiskFull
+from quorate.storage.identity import Identity
+from quorate.storage.log import Log
+from tests.support.memory_disk import MemoryDisk
+from tests.support.virtual_loop import VirtualLoop
+
+HOST = "10.0.0.1"
+SEGMENT_BYTES = 1 << 16
+
+
+@pytest.fixture(autouse=True)
+def unfrozen() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+def run(disk: MemoryDisk, meanwhile: Callable[[], None] = lambda: None) -> int:
+    """Run a cluster of one on a virtual loop; `meanwhile` after it serves, and two seconds later SIGTERM."""
+    address = Address(HOST, 3181)
+    listen = ListenConfig(address, Address(HOST, 4181), Address(HOST, 2181))
+    storage = StorageConfig(segment_bytes=SEGMENT_BYTES)
+    config = NodeConfig("paris", 0, Path("unused"), {0: address}, listen, storage=storage)
+
+    async def scenario() -> int:
+        stopping = asyncio.Event()
+        running = asyncio.get_running_loop().create_task(process.run_on(config, disk, stopping))
+        await asyncio.sleep(0.1)
+        meanwhile()
+        await asyncio.wait([running], timeout=2)
+        stopping.set()
+        return await running
+
+    loop = VirtualLoop()
+    with loop.machine(HOST):
+        code: int = loop.run_until_complete(scenario())
+        return code
+
+
+def used(disk: MemoryDisk) -> MemoryDisk:
+    """The disk, with the identity and log of a node that ran."""
+    Identity.open(disk, "paris", 0, "0" * 32)
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    log.close()
+    return disk
+
+
+def unreadable_hard_state() -> MemoryDisk:
+    disk = used(MemoryDisk())
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    log.append(ZOOKEEPER_GROUP, [SaveState(b"?")])
+    log.close()
+    return disk
+
+
+def damaged_log() -> MemoryDisk:
+    disk = used(MemoryDisk())
+    disk.flip_bit("log/0000000000000001.segment", 8 * 70)
+    return disk
+
+
+def missing_log() -> MemoryDisk:
+    disk = MemoryDisk()
+    Identity.open(disk, "paris", 0, "0" * 32)
+    return disk
+
+
+def another_node() -> MemoryDisk:
+    disk = MemoryDisk()
+    Identity.open(disk, "paris", 1, "0" * 32)
+    Log.open(disk, segment_bytes=SEGMENT_BYTES)[0].close()
+    return disk
+
+
+def failing_disk() -> MemoryDisk:
+    disk = used(MemoryDisk())
+    disk.failing_syncs = True
+    return disk
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "said"),
+    [
+        (unreadable_hard_state, EXIT_DAMAGED_DATA, "Raft hard state has 1 bytes, expected 17"),
+        (damaged_log, EXIT_DAMAGED_DATA, "log/0000000000000001.segment"),
+        (missing_log, EXIT_DAMAGED_DATA, "its log is gone"),
+        (another_node, EXIT_WRONG_CONFIGURATION, "belongs to node 1, not node 0"),
+        (failing_disk, EXIT_FAILED, "the log could not be made ready"),
+        (lambda: MemoryDisk(capacity_bytes=SEGMENT_BYTES - 1), EXIT_FAILED, "no space left"),
+    ],
+)
+def test_a_node_that_cannot_start_says_why(
+    make: Callable[[], MemoryDisk], code: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert run(make()) == code
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_a_stopped_node_ends_well(caplog: pytest.LogCaptureFixture) -> None:
+    disk = MemoryDisk()
+    with caplog.at_level(logging.ERROR):
+        assert run(disk) == EXIT_OK
+    assert caplog.records == []
+    assert run(disk.crash(Random(1))) == EXIT_OK
+
+
+def test_a_node_whose_disk_fails_stops_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    disk = MemoryDisk()
+
+    def fail() -> None:
+        disk.failing_syncs = True
+
+    with caplog.at_level(logging.ERROR):
+        assert run(disk, fail) == EXIT_FAILED
+    (record,) = caplog.records
+    assert "the log could not be written to disk: [Errno 5] input/output error" in record.getMessage()
+    assert not record.exc_info
+
+
+def test_a_disk_that_is_full_or_fails_at_the_very_end_is_said_in_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: Log) -> None:
+        raise DiskFull("no room for segment 9 of the log")
+
+    monkeypatch.setattr(Log, "close", no_room)
+    with caplog.at_level(logging.ERROR):
+        assert run(MemoryDisk()) == EXIT_FAILED
+    (record,) = caplog.records
+    assert "no room for segment 9 of the log" in record.getMessage()
+    assert not record.exc_info
+
+
+def test_a_bug_of_ours_is_shown_with_its_trace(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(_: Log) -> None:
+        monkeypatch.undo()
+        raise AssertionError("a bug of ours")
+
+    with caplog.at_level(logging.ERROR):
+        assert run(MemoryDisk(), lambda: monkeypatch.setattr(Log, "sync", bug)) == EXIT_FAILED
+    (record,) = caplog.records
+    assert "a bug of ours" in record.getMessage()
+    assert record.exc_info
