@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from random import Random
 
 import msgspec
 import pytest
 
 from quorate.net.connection import Direction
-from quorate.net.handshake import Handshake, LocalIdentity
+from quorate.net.frames import FrameEncoder
+from quorate.net.handshake import Handshake, LocalIdentity, Purpose, Welcome
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.storage.snapshots import SnapshotInfo, Snapshots
@@ -19,6 +21,9 @@ from tests.support.virtual_loop import VirtualLoop
 SENDER, TAKER = "10.0.0.1", "10.0.0.2"
 PORT = 7400
 SLICES = [Random(number).randbytes(400_000) for number in range(5)]
+
+
+MUTE = "10.0.0.3"
 
 
 def handshake(node: int) -> Handshake:
@@ -115,3 +120,110 @@ def test_a_snapshot_that_is_gone_before_it_is_sent_fails_the_transfer() -> None:
 
     with loop.machine(SENDER):
         loop.run_until_complete(scenario())
+
+
+@pytest.mark.parametrize("last_words", ["nothing", "welcome"])
+def test_a_peer_that_falls_silent_fails_the_transfer(last_words: str) -> None:
+    """It accepts the connection and does not read; and it says welcome, but takes no chunk."""
+    loop = VirtualLoop()
+    source = Snapshots(MemoryDisk())
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if last_words == "welcome":
+            writer.write(FrameEncoder().encode(Welcome(1, f"{1:032x}", "")))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    async def scenario() -> None:
+        info = await write(source)
+        began_s = loop.time()
+        with pytest.raises(TransferFailed, match="node 1 was silent for too long"):
+            await send_snapshot(handshake(0), (MUTE, PORT), 1, source, info, 1, 5)
+        assert loop.time() - began_s < 60
+
+    with loop.machine(MUTE):
+        loop.run_until_complete(asyncio.start_server(mute, MUTE, PORT))
+    with loop.machine(SENDER):
+        loop.run_until_complete(asyncio.wait_for(scenario(), 3600))
+
+
+def test_a_refused_offer_ends_the_transfer_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    loop = VirtualLoop()
+    taker = start_taker(loop, "another")
+    source = Snapshots(MemoryDisk())
+
+    async def scenario() -> None:
+        info = await write(source)
+        with pytest.raises(TransferFailed, match="node 1: group 1 is 'another' here, not 'zookeeper'"):
+            await send(source, info)
+
+    with loop.machine(SENDER), caplog.at_level(logging.WARNING):
+        loop.run_until_complete(scenario())
+        loop.run_until_complete(asyncio.sleep(60))
+    assert taker.disk.list("snapshots") == []
+    assert caplog.records == []
+
+
+def test_a_full_disk_at_the_other_end_ends_the_transfer_with_its_reason() -> None:
+    loop = VirtualLoop()
+    taker = start_taker(loop)
+    taker.disk.capacity_bytes = 1000
+    source = Snapshots(MemoryDisk())
+
+    async def scenario() -> None:
+        info = await write(source)
+        with pytest.raises(TransferFailed, match="node 1: cannot store it: no room"):
+            await send(source, info)
+
+    with loop.machine(SENDER):
+        loop.run_until_complete(scenario())
+
+
+def test_a_sender_that_falls_silent_is_cut_off_and_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    loop = VirtualLoop()
+    taker = start_taker(loop)
+
+    async def stop_half_way() -> None:
+        _, writer = await asyncio.open_connection(TAKER, PORT)
+        writer.write(FrameEncoder().encode(handshake(0).hello(1, Purpose.SNAPSHOT)))
+        writer.write(FrameEncoder().encode(Offer(1, 5, 7, 3, 1000, "zookeeper")))
+        await asyncio.sleep(1)
+        assert len(taker.disk.list("snapshots")) == 1
+        await asyncio.sleep(60)
+
+    with loop.machine(SENDER), caplog.at_level(logging.WARNING):
+        loop.run_until_complete(stop_half_way())
+    assert taker.disk.list("snapshots") == []
+    assert any("silent" in message for message in caplog.messages)
+
+
+def test_a_slow_disk_at_the_other_end_is_waited_for() -> None:
+    loop = VirtualLoop()
+    taker = start_taker(loop)
+    taker.disk.sync_delay_s = 20
+    source = Snapshots(MemoryDisk())
+    with loop.machine(SENDER):
+        info = loop.run_until_complete(write(source))
+        loop.run_until_complete(send(source, info))
+    assert list(taker.snapshots.open(info)) == SLICES
+
+
+def test_a_newer_transfer_of_a_group_ends_the_older_one() -> None:
+    loop = VirtualLoop()
+    taker = start_taker(loop)
+    source = Snapshots(MemoryDisk())
+
+    async def scenario() -> SnapshotInfo:
+        info = await write(source)
+        _, writer = await asyncio.open_connection(TAKER, PORT)
+        writer.write(FrameEncoder().encode(handshake(0).hello(1, Purpose.SNAPSHOT)))
+        writer.write(FrameEncoder().encode(Offer(1, 5, 7, 3, info.size_bytes, "zookeeper")))
+        await asyncio.sleep(1)
+        with pytest.raises(TransferFailed, match="node 0 already sends it a snapshot by the leader of generation 5"):
+            await send(source, info, generation=4)
+        await send(source, info, generation=6)
+        return info
+
+    with loop.machine(SENDER):
+        info = loop.run_until_complete(scenario())
+    assert taker.disk.list("snapshots") == [info.path.removeprefix("snapshots/")]
+    assert [offer.generation for _, offer in taker.arrived] == [6]

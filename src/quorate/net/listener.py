@@ -13,6 +13,9 @@ from quorate.net.handshake import Handshake, Hello, Purpose, Unwelcome
 
 _log = logging.getLogger(__name__)
 
+SNAPSHOT_SILENCE_LIMIT_S = 15.0
+"""Of a snapshot's sender, which sends chunks, or keep-alives while it waits for the answer."""
+
 
 class _Incoming(FramedConnection):
     """A connection that a peer dialled, or somebody who is no peer at all."""
@@ -49,7 +52,18 @@ class _Incoming(FramedConnection):
         self.decoder.max_frame_bytes = self.max_frame_bytes
         if hello.purpose is Purpose.MESSAGES:
             self.listener.adopt(hello.node, self)
+        else:
+            self._watch_silence()
         self.transport.write(FrameEncoder().encode(welcome))
+
+    def _watch_silence(self) -> None:
+        """What a sender leaves half done is not kept: its machine may be gone without a word."""
+        loop = asyncio.get_running_loop()
+        limit_s = self.last_heard_s + SNAPSHOT_SILENCE_LIMIT_S
+        if loop.time() < limit_s:
+            self.deadline = loop.call_at(limit_s, self._watch_silence)
+        else:
+            self.failed(TimeoutError(f"it has been silent for {SNAPSHOT_SILENCE_LIMIT_S:.0f} s"))
 
     def failed(self, error: Exception) -> None:
         transport = self.transport

@@ -8,7 +8,10 @@
                                  <-       Taken(problem=None) once verified and durable
 
 The sender's socket buffer bounds what is under way; the receiver checks every checksum
-again before it believes the file.
+again before it believes the file.  A receiver that does not want the snapshot says so at
+once, and the sender, which listens while it sends, ends the connection; what it had sent
+by then is ignored.  Keep-alives tell the receiver, which cuts silent connections, that the
+sender still waits for its answer.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from quorate.net.frames import HEADER_BYTES, FrameEncoder, FrameError
+from quorate.net.connection import HANDSHAKE_TIMEOUT_S
+from quorate.net.frames import HEADER_BYTES, KEEP_ALIVE, FrameEncoder, FrameError
 from quorate.net.handshake import Handshake, Purpose
 from quorate.net.listener import IncomingTransfer
 from quorate.storage.disk import File
@@ -29,7 +33,11 @@ from quorate.storage.snapshots import CorruptSnapshot, Receiver, SnapshotInfo, S
 _log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 << 10
+CHUNK_TIMEOUT_S = 30.0
+"""The peer must make room for another chunk within this time."""
 ANSWER_TIMEOUT_S = 120.0
+"""The peer must have verified the snapshot and made it durable within this time."""
+KEEP_ALIVE_INTERVAL_S = 1.0
 MAX_ANSWER_BYTES = 4096
 
 
@@ -95,36 +103,55 @@ async def _send_file(
     generation: int,
 ) -> None:
     try:
-        reader, writer = await asyncio.open_connection(*address)
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(*address)
     except OSError as error:
-        raise TransferFailed(f"node {peer} cannot be reached: {error}") from None
-    encoder = FrameEncoder()
+        raise TransferFailed(f"node {peer} cannot be reached: {error or 'no answer'}") from None
+    offer = Offer(group, generation, info.position, info.generation, info.size_bytes, info.service)
     try:
-        writer.write(encoder.encode(handshake.hello(peer, Purpose.SNAPSHOT)))
-        handshake.conclude(peer, await _read_frame(reader))
-        writer.write(
-            encoder.encode(
-                Offer(group, generation, info.position, info.generation, info.size_bytes, info.service),
-            )
-        )
+        writer.write(FrameEncoder().encode(handshake.hello(peer, Purpose.SNAPSHOT)))
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+            handshake.conclude(peer, await _read_frame(reader))
+        taken = msgspec.msgpack.decode(await _send_chunks(reader, writer, file, offer), type=Taken)
+    except TimeoutError:
+        raise TransferFailed(f"node {peer} was silent for too long") from None
+    except (OSError, EOFError, msgspec.DecodeError, FrameError) as error:
+        raise TransferFailed(f"node {peer}: {error or type(error).__name__}") from None
+    finally:
+        # What is still unsent is for nobody any more.
+        writer.transport.abort()
+    if taken.problem is not None:
+        raise TransferFailed(f"node {peer}: {taken.problem}")
+
+
+async def _send_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, file: File, offer: Offer) -> bytes:
+    """Send what the peer is to have; returns its answer's frame, which may come early where it does not want it."""
+    encoder = FrameEncoder()
+    answer = asyncio.get_running_loop().create_task(_read_frame(reader), name="snapshot-answer")
+    try:
+        writer.write(encoder.encode(offer))
         offset = 0
-        while offset < info.size_bytes:
+        while offset < offer.size_bytes and not answer.done():
             data = file.read_at(offset, CHUNK_BYTES)
             if not data:
-                raise TransferFailed(f"{info.path} ended at {offset} of {info.size_bytes} bytes")
+                raise TransferFailed(f"our own file ended at {offset} of {offer.size_bytes} bytes")
             writer.write(encoder.encode(Chunk(offset, data)))
             offset += len(data)
-            await writer.drain()
+            async with asyncio.timeout(CHUNK_TIMEOUT_S):
+                await writer.drain()
             # Between two chunks the rest of the node has its turn.
             await asyncio.sleep(0)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            answer = msgspec.msgpack.decode(await _read_frame(reader), type=Taken)
-    except (OSError, EOFError, TimeoutError, msgspec.DecodeError, FrameError) as error:
-        raise TransferFailed(f"node {peer}: {error or type(error).__name__}") from None
+            while not answer.done():
+                writer.write(KEEP_ALIVE)
+                await asyncio.wait([answer], timeout=KEEP_ALIVE_INTERVAL_S)
+        return answer.result()
     finally:
-        writer.close()
-    if answer.problem is not None:
-        raise TransferFailed(f"node {peer}: {answer.problem}")
+        answer.cancel()
+        await asyncio.wait([answer])
+        if not answer.cancelled():
+            # Looked at, so that nobody warns of it: what failed here failed there as well.
+            answer.exception()
 
 
 async def _read_frame(reader: asyncio.StreamReader) -> bytes:
@@ -140,7 +167,8 @@ async def _read_frame(reader: asyncio.StreamReader) -> bytes:
 class _Reception:
     """One snapshot that is coming in."""
 
-    def __init__(self, offer: Offer, receiver: Receiver) -> None:
+    def __init__(self, peer: int, offer: Offer, receiver: Receiver) -> None:
+        self.peer = peer
         self.offer = offer
         self.receiver = receiver
         self.received_bytes = 0
@@ -158,10 +186,14 @@ class TransferReceiver:
         self._arrived = arrived
         self._decoder = msgspec.msgpack.Decoder(_Incoming)
         self._receptions: dict[IncomingTransfer, _Reception] = {}
+        self._refused: set[IncomingTransfer] = set()
+        """The senders were told, and will hang up; chunks that were on their way are ignored."""
 
     def frame(self, connection: IncomingTransfer, peer: int, body: bytes) -> None:
         """Raises FrameError or msgspec.DecodeError for nonsense; the connection is cut then."""
         message: Offer | Chunk = self._decoder.decode(body)
+        if connection in self._refused:
+            return
         reception = self._receptions.get(connection)
         if isinstance(message, Offer):
             if reception is not None:
@@ -173,6 +205,7 @@ class TransferReceiver:
             self._take_chunk(connection, peer, reception, message)
 
     def ended(self, connection: IncomingTransfer) -> None:
+        self._refused.discard(connection)
         reception = self._receptions.pop(connection, None)
         if reception is not None and reception.finishing is None:
             _log.warning("a snapshot of group %d was cut off on its way", reception.offer.group)
@@ -181,7 +214,9 @@ class TransferReceiver:
     def _begin(self, connection: IncomingTransfer, peer: int, offer: Offer) -> None:
         expected = self._services.get(offer.group)
         if expected != offer.service:
-            self._answer(connection, f"group {offer.group} is {expected!r} here, not {offer.service!r}")
+            self._refuse(connection, f"group {offer.group} is {expected!r} here, not {offer.service!r}")
+            return
+        if not self._supersede(connection, offer):
             return
         _log.info(
             "node %d sends a snapshot of group %d at position %d, %d bytes",
@@ -194,10 +229,30 @@ class TransferReceiver:
             receiver = self._snapshots.receive(
                 offer.group, offer.position, offer.position_generation, offer.size_bytes, offer.service
             )
-        except OSError as error:
-            self._answer(connection, f"cannot store it: {error}")
+        except (OSError, ValueError) as error:
+            self._refuse(connection, f"cannot store it: {error}")
             return
-        self._receptions[connection] = _Reception(offer, receiver)
+        self._receptions[connection] = _Reception(peer, offer, receiver)
+
+    def _supersede(self, connection: IncomingTransfer, offer: Offer) -> bool:
+        """End what comes in already for the group; False, and `connection` refused, where that is by a later leader."""
+        coming = [
+            (other, reception)
+            for other, reception in self._receptions.items()
+            if reception.offer.group == offer.group and reception.finishing is None
+        ]
+        for _, reception in coming:
+            generation = reception.offer.generation
+            if generation > offer.generation:
+                problem = f"node {reception.peer} already sends it a snapshot by the leader of generation {generation}"
+                self._refuse(connection, problem)
+                return False
+        for other, reception in coming:
+            _log.info("a snapshot of group %d from node %d gives way to a newer one", offer.group, reception.peer)
+            del self._receptions[other]
+            reception.receiver.abandon()
+            other.abort()
+        return True
 
     def _take_chunk(self, connection: IncomingTransfer, peer: int, reception: _Reception, chunk: Chunk) -> None:
         if reception.finishing is not None or chunk.offset != reception.received_bytes:
@@ -206,7 +261,7 @@ class TransferReceiver:
             reception.receiver.write(chunk.offset, chunk.data)
         except OSError as error:
             self._receptions.pop(connection).receiver.abandon()
-            self._answer(connection, f"cannot store it: {error}")
+            self._refuse(connection, f"cannot store it: {error}")
             return
         reception.received_bytes += len(chunk.data)
         if reception.received_bytes >= reception.offer.size_bytes:
@@ -222,6 +277,10 @@ class TransferReceiver:
             return
         await self._arrived(peer, reception.offer)
         self._answer(connection, None)
+
+    def _refuse(self, connection: IncomingTransfer, problem: str) -> None:
+        self._refused.add(connection)
+        self._answer(connection, problem)
 
     def _answer(self, connection: IncomingTransfer, problem: str | None) -> None:
         transport = connection.transport
