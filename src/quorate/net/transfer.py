@@ -128,6 +128,8 @@ async def _send_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     """Send what the peer is to have; returns its answer's frame, which may come early where it does not want it."""
     encoder = FrameEncoder()
     answer = asyncio.get_running_loop().create_task(_read_frame(reader), name="snapshot-answer")
+    # Looked at, so that nobody warns of it: what ends the reading ends the sending as well, which reports it.
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         writer.write(encoder.encode(offer))
         offset = 0
@@ -148,10 +150,6 @@ async def _send_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         return answer.result()
     finally:
         answer.cancel()
-        await asyncio.wait([answer])
-        if not answer.cancelled():
-            # Looked at, so that nobody warns of it: what failed here failed there as well.
-            answer.exception()
 
 
 async def _read_frame(reader: asyncio.StreamReader) -> bytes:
