@@ -35,6 +35,9 @@ class Station:
     def received(self, peer: int, items: list[Any]) -> None:
         self.heard.append((peer, items))
 
+    def burst_ended(self, peer: int) -> None:
+        pass
+
     def connected(self, peer: int) -> None:
         self.events.append(("connected", peer))
 

@@ -47,6 +47,9 @@ class Taker:
     def received(self, peer: int, items: list[object]) -> None:
         raise AssertionError("no messages here")
 
+    def burst_ended(self, peer: int) -> None:
+        pass
+
     def connected(self, peer: int) -> None:
         raise AssertionError("no messages here")
 

@@ -29,6 +29,10 @@ class LinkEvents(Protocol):
         """One frame's items, in order."""
         ...
 
+    def burst_ended(self, peer: int) -> None:
+        """All whole frames that have come in so far were handed up."""
+        ...
+
     def connected(self, peer: int) -> None:
         """Messages to the peer can be sent now."""
         ...
@@ -59,6 +63,7 @@ class FramedConnection(asyncio.Protocol):
                 if self.transport is None:
                     return
                 self.frame_received(body)
+            self.frames_ended()
         except (FrameError, msgspec.DecodeError, HandshakeRefused) as error:
             self.failed(error)
 
@@ -71,6 +76,9 @@ class FramedConnection(asyncio.Protocol):
         transport, self.transport = self.transport, None
         if transport is not None:
             transport.abort()
+
+    def frames_ended(self) -> None:
+        """All whole frames of what came in were received."""
 
     def frame_received(self, body: bytes) -> None:
         raise AssertionError("each direction says what it does with a frame")

@@ -44,6 +44,10 @@ class _Incoming(FramedConnection):
         else:
             self.listener.transfers.frame(self, self.hello.node, body)
 
+    def frames_ended(self) -> None:
+        if self.hello is not None and self.hello.purpose is Purpose.MESSAGES:
+            self.listener.events.burst_ended(self.hello.node)
+
     def _shake_hands(self, body: bytes) -> None:
         hello, welcome = self.listener.handshake.accept(body)
         assert self.transport is not None and self.deadline is not None

@@ -6,8 +6,8 @@ under way arriving commands gather for the next one: group commit falls out by i
 
     step      replica.step(event)     effects are gathered, nothing leaves
     flush     group.flush             what the doors submitted is proposed
+              links.flush             messages that need not wait: the leader's peers write while it does
               log.write               one block
-              links.flush             messages that need not wait: the leader's peers sync while it does
               log.sync                inline on a fast disk, aside on a slow one (storage.sync_policy)
               Persisted, links.flush  what waited for the disk leaves: acknowledgements and votes
               group.apply             committed entries, results to the doors
@@ -153,9 +153,18 @@ class Driver:
     def schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_if_due)
+
+    def flush_now(self) -> None:
+        """Flush in this very turn what is scheduled, where nothing more can be expected to join it."""
+        if self._scheduled:
+            self._flush()
 
     # --- the cycle ---------------------------------------------------------------------------
+
+    def _flush_if_due(self) -> None:
+        if self._scheduled:
+            self._flush()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -179,8 +188,11 @@ class Driver:
             self._apply()
         for group in self._groups.values():
             group.flush()
-        if self._dirty and not self._write():
-            return
+        if self._dirty:
+            # Before our own write, so that the peers write while we do.  Nothing here vouches for it.
+            self._links.flush()
+            if not self._write():
+                return
         block = _Block(self._tickets, self._waiting, self._when_durable)
         self._tickets, self._waiting, self._when_durable = {}, [], []
         if not self._dirty:
@@ -188,7 +200,6 @@ class Driver:
             self._persisted(block)
             return
         self._dirty = False
-        self._links.flush()
         if self._policy.aside:
             self._syncing = self._loop.create_task(self._sync_aside(block), name="log-sync")
             self._syncing.add_done_callback(self._sync_ended)
@@ -219,11 +230,12 @@ class Driver:
 
     def _persisted(self, block: _Block) -> None:
         """The block is durable: what waited for it may leave, and the replicas count it."""
-        links = self._links.by_peer
-        for group_id, send in block.messages:
-            links[send.to].queue((group_id, send.message))
-        # At once: somebody waits for these, and for what comes below nobody does.
-        self._links.flush()
+        if block.messages:
+            links = self._links.by_peer
+            for group_id, send in block.messages:
+                links[send.to].queue((group_id, send.message))
+            # At once: somebody waits for these, and for what comes below nobody does.
+            self._links.flush()
         for group_id, ticket in block.tickets.items():
             self.step(group_id, Persisted(ticket))
         for done in block.when_durable:

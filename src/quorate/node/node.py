@@ -235,11 +235,14 @@ class Node:
             _log.warning("node %d sent a message for group %d, which is not here", peer, group_id)
         elif isinstance(message, Forward | ForwardRefused | Note):
             group.receive(peer, message)
-        elif not self._room.takes(message.payload_bytes()):
+        elif self._log.full and not self._room.takes(message.payload_bytes()):
             # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
             group.disk_filled()
         else:
             self._driver.step(group_id, Receive(peer, message))
+
+    def burst_ended(self, peer: int) -> None:
+        self._driver.flush_now()
 
     def connected(self, peer: int) -> None:
         self._driver.schedule()

@@ -45,12 +45,12 @@ class DiskRoom:
         return self._log.full or self._quorum_full
 
     def takes(self, payload_bytes: int) -> bool:
-        """Whether entries of this size, from a leader, can be made durable here.
+        """With a full log: whether entries of this size, from a leader, can still be made durable here.
 
         Twice the payload is more than its records take.  What a leader had sent before it
         could know is mostly still taken.
         """
-        return not self._log.full or 2 * payload_bytes <= max(0, self._log.room_bytes())
+        return 2 * payload_bytes <= max(0, self._log.room_bytes())
 
     def tick(self, now_ms: int) -> bool:
         """Look for room where there is none; tell the peers.  True where the own disk has just become full."""
