@@ -273,9 +273,9 @@ class Node:
         self._spawn(self._sending(group_id, wanted), f"snapshot-to-{wanted.to}")
 
     async def _sending(self, group_id: int, wanted: SendSnapshot) -> None:
-        info = self._snapshots.newest(group_id)
         sent: int | None = None
         try:
+            info = self._snapshots.newest(group_id)
             if info is None:
                 raise TransferFailed("there is no snapshot yet")
             _log.info("sending node %d the snapshot of group %d at position %d", wanted.to, group_id, info.position)

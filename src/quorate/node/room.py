@@ -64,7 +64,10 @@ class DiskRoom:
         self._reported = self._log.full
         self._tell()
         if self._reported:
-            _log.error("the disk is full: no write is taken until there is room for another segment of the log")
+            _log.error(
+                "the disk is full: no write is taken until there is room for another segment of the log (%s)",
+                self._log.why_full,
+            )
         else:
             _log.info("the disk has room again: writes go on")
         return self._reported

@@ -138,7 +138,11 @@ class Snapshotter:
         )
 
     def _clean_up(self, group_id: int, position: int) -> None:
-        self._snapshots.remove_older(group_id, position)
+        try:
+            self._snapshots.remove_older(group_id, position)
+        except OSError as error:
+            # An old file costs room and nothing else; the next snapshot's clean-up finds it again.
+            _log.warning("older snapshots of group %d cannot be removed: %s", group_id, error)
         self._log.release()
 
     # --- loading -----------------------------------------------------------------------------

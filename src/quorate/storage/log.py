@@ -179,6 +179,11 @@ class Log:
         """True while no spare segment can be allocated: refuse new entries.  `try_allocate` finds out anew."""
         return self._no_room is not None
 
+    @property
+    def why_full(self) -> OSError | None:
+        """What kept the spare from being allocated: no space, or no file descriptor."""
+        return self._no_room
+
     def room_bytes(self) -> int:
         """What entries may still take while `full`: an eighth of the active segment stays for small records."""
         active = self._active

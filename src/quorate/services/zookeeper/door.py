@@ -238,15 +238,17 @@ class ZooKeeperDoor:
     # --- results -----------------------------------------------------------------------------
 
     def applied(self, results: Sequence[Result], waiters: Sequence[Waiter] | None) -> None:
+        # Where nobody watches, only the events of sessions matter; one of those stands last among its result's.
+        unwatched = self.watches.is_empty()
         if waiters is None:
-            for result in results:
-                if result[3]:
-                    self._publish(result[1], result[3])
+            for _, zxid, _, events in results:
+                if events and not (unwatched and events[-1][0] < commands.SESSION_OPENED):
+                    self._publish(zxid, events)
             return
         self.counters.answered(len(waiters), self.group.now_ms())
         pack = REPLY_HEAD.pack
         for (error, zxid, body, events), waiter in zip(results, waiters, strict=True):
-            if events:
+            if events and not (unwatched and events[-1][0] < commands.SESSION_OPENED):
                 self._publish(zxid, events)
             if not isinstance(waiter, Write):
                 self._finish(waiter, error, body)

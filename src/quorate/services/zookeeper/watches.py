@@ -99,6 +99,9 @@ class Watches(Generic[W]):
         self.watch_children: Callable[[bytes, W], None] = self._child.add
         """(path, watcher): as getChildren does."""
 
+    def is_empty(self) -> bool:
+        return not self._data.by_path and not self._child.by_path
+
     def count(self) -> int:
         """Pairs of path and watcher, both tables together."""
         return sum(map(len, self._data.by_watcher.values())) + sum(map(len, self._child.by_watcher.values()))
