@@ -24,7 +24,7 @@ from quorate.services.interface import Refused, Waiter
 
 MAX_ENTRY_BYTES = 1 << 20
 """Commands of one entry, unless a single command is larger.  Bounds what one append or one apply stops."""
-MAX_ENTRY_COMMANDS = 128
+MAX_ENTRY_COMMANDS = 256
 """More commands than this become several entries of one block.
 
 An entry is applied, and its clients answered, in one turn of the loop.  Many clients that
