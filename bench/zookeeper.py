@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,14 +80,18 @@ def measure(
     seconds: float,
     warmup_seconds: float,
 ) -> dict[Case, Load]:
-    """Each operation is first run under the heaviest load for the warm-up, then each case with a second of its own."""
+    """Each operation is first run under the heaviest load for the warm-up, then its cases, with a second of their own.
+
+    What earlier cases left for the disk to write is written before each: it is not this case's.
+    """
+    results = {}
     for operation in dict.fromkeys(case.operation for case in cases):
         run_case(cluster, generator, Case(operation, *HEAVIEST_LOAD), target, seconds=warmup_seconds)
-    results = {}
-    for case in cases:
-        load = run_case(cluster, generator, case, target, seconds=seconds, warmup=CASE_WARMUP_SECONDS)
-        print(f"{cluster.name:>9}  {case!s:<14} {describe(load)}", flush=True)
-        results[case] = load
+        for case in [case for case in cases if case.operation == operation]:
+            os.sync()
+            load = run_case(cluster, generator, case, target, seconds=seconds, warmup=CASE_WARMUP_SECONDS)
+            print(f"{cluster.name:>9}  {case!s:<14} {describe(load)}", flush=True)
+            results[case] = load
     return results
 
 
