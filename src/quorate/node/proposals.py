@@ -24,13 +24,9 @@ from quorate.services.interface import Refused, Waiter
 
 MAX_ENTRY_BYTES = 1 << 20
 """Commands of one entry, unless a single command is larger.  Bounds what one append or one apply stops."""
-MAX_ENTRY_COMMANDS = 256
-"""More commands than this become several entries of one block.
-
-An entry is applied, and its clients answered, in one turn of the loop.  Many clients that
-all wait for one large entry would all ask again at the same moment, and leader, followers
-and clients would take turns instead of working side by side (docs/performance.md).
-"""
+MAX_ENTRY_COMMANDS = 1024
+"""More commands than this become several entries of one block, so that applying one stops the loop only for
+milliseconds.  Smaller entries were slower: a client's replies then leave in several writes (docs/performance.md)."""
 MAX_WAITING_BYTES = 8 << 20
 """Commands waiting on one node, pending and under way, before its doors stop reading."""
 COMMAND_OVERHEAD_BYTES = 32
