@@ -61,6 +61,9 @@ def inspect(folder: Path, verify_only: bool) -> None:
         raise CommandError(f"a running node holds {data}. Stop it first: its log changes while it is read.") from error
     except UnknownLogFormat as error:
         raise CommandError(str(error)) from error
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; click ends quietly.
+        raise
     except OSError as error:
         raise CommandError(f"cannot read {error.filename or data}: {error.strerror}") from error
     if not sound:
