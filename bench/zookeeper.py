@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -111,9 +112,10 @@ def table(zookeeper: dict[Case, Load], quorate: dict[Case, Load], target: str) -
     ]
     for case, ours in quorate.items():
         theirs = zookeeper[case]
-        ratio = ours.ops_per_second / theirs.ops_per_second if theirs.ops_per_second else float("inf")
+        # A peer that answered nothing is a failed measurement, and no target is met by that.
+        ratio = ours.ops_per_second / theirs.ops_per_second if theirs.ops_per_second else float("nan")
         wanted = TARGETS.get((case.operation, case.connections, case.window)) if target == "leader" else None
-        verdict = "" if wanted is None else f"{wanted:g} {'met' if ratio >= wanted else 'MISSED'}"
+        verdict = "" if wanted is None else f"{wanted:g} {'unknown' if math.isnan(ratio) else 'met' if ratio >= wanted else 'MISSED'}"
         lines.append(
             f"{case.operation:<9} {case.connections:>3}x{case.window}"
             f" {theirs.ops_per_second:>9,.0f} {theirs.p50_us:>6,.0f} {theirs.p99_us:>8,.0f}"

@@ -71,7 +71,9 @@ def test_removing_leaves_nothing_of_the_cluster(tmp_path: Path) -> None:
 
 def test_removing_where_nothing_is_does_nothing(tmp_path: Path) -> None:
     with locked_folder(tmp_path):
+        before = sorted(tmp_path.iterdir())
         remove_cluster(tmp_path)
+        assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("foreign", ["thesis.txt", "node-0/thesis.txt", "node-x/thesis.txt", "node-10/thesis.txt"])
