@@ -102,6 +102,12 @@ def describe(load: Load) -> str:
     return f"{text}  FAILURES: {load.failures()}" if load.failures() else text
 
 
+def verdict_of(ratio: float, wanted: float) -> str:
+    if math.isnan(ratio):
+        return "unknown"
+    return "met" if ratio >= wanted else "MISSED"
+
+
 def table(zookeeper: dict[Case, Load], quorate: dict[Case, Load], target: str) -> str:
     """The comparison, with a verdict where there is a target."""
     lines = [
@@ -115,7 +121,7 @@ def table(zookeeper: dict[Case, Load], quorate: dict[Case, Load], target: str) -
         # A peer that answered nothing is a failed measurement, and no target is met by that.
         ratio = ours.ops_per_second / theirs.ops_per_second if theirs.ops_per_second else float("nan")
         wanted = TARGETS.get((case.operation, case.connections, case.window)) if target == "leader" else None
-        verdict = "" if wanted is None else f"{wanted:g} {'unknown' if math.isnan(ratio) else 'met' if ratio >= wanted else 'MISSED'}"
+        verdict = "" if wanted is None else f"{wanted:g} {verdict_of(ratio, wanted)}"
         lines.append(
             f"{case.operation:<9} {case.connections:>3}x{case.window}"
             f" {theirs.ops_per_second:>9,.0f} {theirs.p50_us:>6,.0f} {theirs.p99_us:>8,.0f}"
