@@ -1,0 +1,1 @@
+"""Checks of recorded histories: linearizability, and ZooKeeper's promises (docs/simulation.md)."""
