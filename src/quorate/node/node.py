@@ -12,6 +12,7 @@ from quorate import __version__
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import Recovered
 from quorate.consensus.replica import (
+    ConsensusProtocol,
     Message,
     PeerLost,
     Receive,
@@ -65,7 +66,13 @@ class HostedService:
 class Node:
     """A member of a cluster.  `start`, then wait for `failed` or your own reasons, then `stop`."""
 
-    def __init__(self, config: NodeConfig, environment: Environment, services: list[HostedService]) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        environment: Environment,
+        services: list[HostedService],
+        protocols: Mapping[str, ConsensusProtocol] = PROTOCOLS,
+    ) -> None:
         self.config = config
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._environment = environment
@@ -89,7 +96,7 @@ class Node:
             torn = recovery.torn
             _log.warning("cut a torn tail of %d bytes from %s at offset %d", torn.bytes_cut, torn.file, torn.offset)
         self._recovered = recovery.groups
-        self._protocol = PROTOCOLS[config.protocol]
+        self._protocol = protocols[config.protocol]
         self._decoder = items_decoder(self._protocol.message_type)
         self._addresses = {peer: (at.host, at.port) for peer, at in config.members.items() if peer != config.node}
         local = LocalIdentity(
