@@ -119,6 +119,16 @@ class ZooKeeperClient:
         self.password = bytes(16)
         self.last_zxid = 0
         self.state = State.CONNECTING
+        self.server = ""
+        """host:port of the newest connection."""
+        self.arrivals = 0
+        """Answers and events read so far, over all connections: a watch is called while its event is the newest."""
+        self.answer_zxid = 0
+        self.answer_arrival = 0
+        """Of the answer (also an error of the server's) that the running task got last, the zxid in its header and
+        its number among the arrivals; to be read before the next await."""
+        self.unasked_events = 0
+        """Events for which no watch was waiting."""
         self._watches = WatchList()
         self._unsent: deque[Request] = deque()
         self._xid = 0
@@ -274,23 +284,25 @@ class ZooKeeperClient:
 
     async def _call(self, op: Op, record: bytes, what: str, on_done: Callable[[int], None] | None = None) -> bytes:
         """Send and wait.  `on_done(code)` runs before any later event can arrive."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[int, int, int, bytes]] = asyncio.get_running_loop().create_future()
 
-        def on_reply(code: int, body: bytes) -> None:
+        def on_reply(code: int, zxid: int, body: bytes) -> None:
+            self.arrivals += 1
             if on_done is not None:
                 on_done(code)
             if not future.done():
-                if code:
-                    future.set_exception(error_for(code, what))
-                else:
-                    future.set_result(body)
+                future.set_result((code, zxid, self.arrivals, body))
 
         def on_loss(error: Exception) -> None:
             if not future.done():
                 future.set_exception(error)
 
         self._send(Request(op, record, on_reply, on_loss))
-        return await future
+        # Nothing runs between here and the caller's own next step, however many calls are under way.
+        code, self.answer_zxid, self.answer_arrival, body = await future
+        if code:
+            raise error_for(code, what)
+        return body
 
     def _send(self, request: Request) -> None:
         if self.state is State.EXPIRED:
@@ -346,6 +358,7 @@ class ZooKeeperClient:
         self.session_id = greeting.session_id
         self.password = greeting.password
         self.timeout_ms = greeting.timeout_ms
+        self.server = f"{host}:{port}"
         return link
 
     async def _keep(self, link: Link) -> None:
@@ -355,7 +368,7 @@ class ZooKeeperClient:
         self._link = link
         watches = self._watches.again(self.last_zxid)
         if watches is not None:
-            link.send_watches(Request(Op.SET_WATCHES, watches, lambda code, body: None, lambda error: None))
+            link.send_watches(Request(Op.SET_WATCHES, watches, lambda code, zxid, body: None, lambda error: None))
         self._become(State.CONNECTED)
         while self._unsent:
             link.send(self._unsent.popleft(), self._next_xid())
@@ -387,8 +400,12 @@ class ZooKeeperClient:
         self.last_zxid = max(self.last_zxid, zxid)
 
     def _on_event(self, event: WatcherEvent) -> None:
+        self.arrivals += 1
         path = event.path.decode()
-        for watcher in self._watches.fire(event.event_type, path):
+        watchers = self._watches.fire(event.event_type, path)
+        if not watchers:
+            self.unasked_events += 1
+        for watcher in watchers:
             self._tell(watcher, WatchEvent(event.event_type, path))
 
     def _tell(self, watcher: Watcher, event: WatchEvent) -> None:

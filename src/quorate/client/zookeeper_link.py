@@ -31,7 +31,7 @@ MAX_FRAME_BYTES: Final = 64 << 20
 
 
 class Request:
-    """One call on its way.  `on_reply(error code, record)` runs before anything behind the reply is read."""
+    """One call on its way.  `on_reply(error code, zxid, record)` runs before anything behind the reply is read."""
 
     __slots__ = ("on_loss", "on_reply", "op", "record", "xid")
 
@@ -39,7 +39,7 @@ class Request:
         self,
         op: int,
         record: bytes,
-        on_reply: Callable[[int, bytes], None],
+        on_reply: Callable[[int, int, bytes], None],
         on_loss: Callable[[Exception], None],
     ) -> None:
         self.op = op
@@ -133,7 +133,7 @@ class Link(asyncio.Protocol):
         if not self._in_flight or self._in_flight[0].xid != xid:
             expected = self._in_flight[0].xid if self._in_flight else "none"
             raise JuteError(f"xid of a reply: expected {expected}, found {xid}")
-        self._in_flight.popleft().on_reply(code, frame[REPLY_HEADER.size :])
+        self._in_flight.popleft().on_reply(code, zxid, frame[REPLY_HEADER.size :])
 
     def send(self, request: Request, xid: int) -> None:
         request.xid = xid

@@ -126,6 +126,49 @@ def test_a_watch_is_called_once_and_before_the_change_can_be_read() -> None:
     on_virtual_loop(work)
 
 
+def test_each_task_finds_the_zxid_and_the_place_of_its_own_answer() -> None:
+    async def work() -> None:
+        async with Cluster() as cluster, client_of(cluster) as client:
+            events: list[int] = []
+            await client.exists("/a", lambda event: events.append(client.arrivals))
+
+            async def create() -> tuple[int, int]:
+                await client.create2("/a")
+                return client.answer_zxid, client.answer_arrival
+
+            async def fail() -> tuple[int, int]:
+                with pytest.raises(NoNode):
+                    await client.delete("/none")
+                return client.answer_zxid, client.answer_arrival
+
+            (made_zxid, made), (failed_zxid, failed) = await asyncio.gather(create(), fail())
+            assert (await client.get("/a"))[1].czxid == made_zxid
+            assert failed_zxid == made_zxid + 1
+            # The event arrived between the answer of exists and that of the create which fired it.
+            assert [*events, made, failed] == [2, 3, 4]
+            assert client.unasked_events == 0
+            assert client.server == cluster.endpoints[0]
+
+    on_virtual_loop(work)
+
+
+def test_an_event_that_nobody_waits_for_is_counted() -> None:
+    async def work() -> None:
+        async with Cluster() as cluster, client_of(cluster) as client:
+            await client.create("/a")
+            # On a deleted node that is watched both ways, what was missed is told twice.
+            await client.get("/a", lambda event: None)
+            await client.get_children("/a", lambda event: None)
+            client.drop_connection()
+            await client.wait_for(State.CONNECTING)
+            async with client_of(cluster) as other:
+                await other.delete("/a")
+            await client.sync()
+            assert client.unasked_events == 1
+
+    on_virtual_loop(work)
+
+
 def test_a_session_survives_a_lost_connection_with_its_watches_and_ephemerals() -> None:
     async def work() -> None:
         async with Cluster(3) as cluster, client_of(cluster) as client, client_of(cluster) as other:
