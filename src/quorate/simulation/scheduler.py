@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+import math
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,6 +58,7 @@ class Simulation:
         """Told of what nobody handled, instead of `UnhandledError` ending the run."""
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = 0
+        self._horizon_s = math.inf
         self._graveyard: list[Machine] = []
         self._error: UnhandledError | None = None
         self._hash = hashlib.blake2b(digest_size=16)
@@ -109,9 +111,17 @@ class Simulation:
     def pass_until(self, when_s: float) -> None:
         """Let everything happen that happens up to a true time."""
         agenda, step = self._agenda, self.step
-        while agenda and agenda[0][0] <= when_s:
-            step()
+        self._horizon_s = when_s
+        try:
+            while agenda and agenda[0][0] <= when_s:
+                step()
+        finally:
+            self._horizon_s = math.inf
         self.now_s = max(self.now_s, when_s)
+
+    def is_next(self, when_s: float) -> bool:
+        """Nothing on the agenda comes before this time, and it is not beyond where the world is to stop."""
+        return when_s <= self._horizon_s and self._error is None and (not self._agenda or when_s < self._agenda[0][0])
 
     def start(self, machine: Machine, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """Start a task on a machine from outside of it."""
