@@ -77,6 +77,16 @@ class SimulatedLoop(LoopBase):
             self._turn_at_s = due_s
             self._simulation.at(due_s, self._turn, due_s)
 
+    def wake(self, callback: Callable[[], None], context: contextvars.Context) -> None:
+        """A socket has become readable: the scheduler says so, no code of any machine.  An idle machine turns now."""
+        machine, now_s = self.machine, self._simulation.now_s
+        self._ready.append(asyncio.Handle(callback, (), self, context))
+        if machine.busy_until_s <= now_s and machine.paused_until_s <= now_s:
+            self._turn_at_s = now_s
+            self._turn(now_s)
+        else:
+            self.arm()
+
     def _turn(self, due_s: float) -> None:
         machine, simulation = self.machine, self._simulation
         if due_s != self._turn_at_s or not machine.alive or self._closed:

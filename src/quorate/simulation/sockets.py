@@ -175,7 +175,9 @@ class SimulatedTransport(asyncio.Transport):
             if number and simulation.trace is not None:
                 simulation.trace.receive(self.machine.name, now_s, number)
         self._expect()
-        self._read_soon()
+        if self._is_readable():
+            self._read_due = True
+            self.machine.loop.wake(self._read, self._context)
 
     def retransmit(self) -> None:
         """The way here is open again: what was held back is on its way."""
@@ -185,8 +187,18 @@ class SimulatedTransport(asyncio.Transport):
         self._last_arrival_s = max(self._last_arrival_s, now_s + delay_s)
         self._expect()
 
+    def _is_readable(self) -> bool:
+        """There is something to read that the protocol is not about to read anyway."""
+        return (
+            bool(self._received)
+            and not self._read_due
+            and self._opened
+            and not self._lost
+            and (not self._reading_paused or self._closing)
+        )
+
     def _read_soon(self) -> None:
-        if self._received and not self._read_due and self._opened and (not self._reading_paused or self._closing):
+        if self._is_readable():
             self._read_due = True
             self._on_machine(self._read)
 
