@@ -131,13 +131,14 @@ class VectorClock:
         """BEFORE where the event with this clock happened before the one with the other clock."""
         if self == other:
             return Order.EQUAL
-        if self._is_within(other):
+        if self <= other:
             return Order.BEFORE
-        if other._is_within(self):
+        if other <= self:
             return Order.AFTER
         return Order.CONCURRENT
 
-    def _is_within(self, other: VectorClock) -> bool:
+    def __le__(self, other: VectorClock) -> bool:
+        """Whether the other past holds this one.  A partial order: `not a <= b` does not imply `b <= a`."""
         return all(count <= other[process] for process, count in self._counts.items())
 
     def __eq__(self, other: object) -> bool:
