@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from quorate.consensus.records import CompactedThrough, Entry, Record, Recovered, SaveEntry, SaveState, TruncateFrom
+from quorate.consensus.records import CompactedThrough, Entry, Record, Recovered
 from quorate.consensus.replica import (
     Compacted,
     ConsensusProtocol,
@@ -32,36 +32,7 @@ from quorate.consensus.replica import (
     SnapshotSent,
     Tick,
 )
-
-
-class DurableRecords:
-    """What a log file comes to: records in, `Recovered` out."""
-
-    def __init__(self, recovered: Recovered) -> None:
-        self.state = recovered.state
-        self.compacted = recovered.compacted
-        self.entries: dict[int, Entry] = {entry.position: entry for entry in recovered.entries}
-
-    def write(self, record: Record) -> None:
-        if isinstance(record, SaveState):
-            self.state = record.data
-        elif isinstance(record, SaveEntry):
-            self.entries[record.entry.position] = record.entry
-        elif isinstance(record, TruncateFrom):
-            self.entries = {p: entry for p, entry in self.entries.items() if p < record.position}
-        else:
-            self.compacted = record
-            self.entries = {p: entry for p, entry in self.entries.items() if p > record.position}
-
-    def recover(self) -> Recovered:
-        entries = tuple(self.entries[position] for position in sorted(self.entries))
-        return Recovered(self.state, self.compacted, entries)
-
-    def generation_at(self, position: int) -> int | None:
-        if position == self.compacted.position:
-            return self.compacted.generation
-        entry = self.entries.get(position)
-        return None if entry is None else entry.generation
+from quorate.simulation.durable_records import DurableRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +92,10 @@ SendWatcher: TypeAlias = Callable[[Server, Send], None]
 """Called when a message really leaves its server."""
 
 
+BuildWatcher: TypeAlias = Callable[[Server, Recovered], None]
+"""Called when a server starts again, before it does anything."""
+
+
 class Lab:
     """A group of servers on one clock."""
 
@@ -137,6 +112,7 @@ class Lab:
         self.transfers: list[Transfer] = []
         self.watchers: list[Watcher] = []
         self.send_watchers: list[SendWatcher] = []
+        self.build_watchers: list[BuildWatcher] = []
         self.servers: dict[NodeId, Server] = {}
         for config in configs:
             start = (recovered or {}).get(config.node_id, Recovered())
@@ -202,6 +178,8 @@ class Lab:
         server = self.servers[node]
         assert server.replica is None
         recovered = server.durable.recover()
+        for watcher in self.build_watchers:
+            watcher(server, recovered)
         server.written = DurableRecords(recovered)
         server.applied = list(server.snapshots[recovered.compacted.position])
         server.replica = self.protocol.build(server.config, recovered, server.random, self.now_ms)

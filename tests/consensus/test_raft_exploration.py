@@ -10,9 +10,10 @@ from quorate.consensus.raft.messages import Appended, RaftMessage, RequestVote, 
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import Effects, Event, NodeId, Send
 from quorate.quorums import Majority
+from quorate.simulation.durable_records import DurableRecords
 from tests.consensus.exploration import CLIMATES, Walk
 from tests.consensus.invariants import Invariants, require
-from tests.consensus.lab import DurableRecords, Lab, Server
+from tests.consensus.lab import Lab, Server
 
 
 def up_to_date(records: DurableRecords) -> tuple[int, int]:

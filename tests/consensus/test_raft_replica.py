@@ -40,7 +40,8 @@ from quorate.consensus.replica import (
     Tick,
     TransferLeadership,
 )
-from tests.consensus.lab import DurableRecords, InFlight, Lab
+from quorate.simulation.durable_records import DurableRecords
+from tests.consensus.lab import InFlight, Lab
 
 RAFT = PROTOCOLS["raft"]
 NUMBERS = st.integers(-1, 6) | st.sampled_from([(1 << 62) - 1, 1 << 62, (1 << 63) - 1, (1 << 64) - 1, -(1 << 63)])
