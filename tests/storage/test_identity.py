@@ -8,38 +8,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorate.simulation.disk import SimulatedDisk
 from quorate.storage.disk import DiskFull
 from quorate.storage.identity import FILE_NAME, DamagedIdentity, Identity, IdentityMismatch, is_incarnation
-from tests.support.memory_disk import MemoryDisk
+from tests.storage.crashes import crashed, killed
 
 OWN = "0123456789abcdef" * 2
 OTHER = "fedcba9876543210" * 2
 
 
 def test_a_new_folder_gets_an_identity_that_stays() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     assert Identity.load(disk) is None
     identity = Identity.open(disk, "paris", 3, OWN)
     assert (identity.cluster, identity.node, identity.incarnation) == ("paris", 3, OWN)
     for seed in range(10):
-        again = Identity.open(disk.crash(Random(seed)), "paris", 3, OTHER)
+        again = Identity.open(crashed(disk, Random(seed)), "paris", 3, OTHER)
         assert again.incarnation == OWN
 
 
 def test_peers_are_remembered_durably() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     identity = Identity.open(disk, "paris", 3, OWN)
     assert identity.known_peer(1) is None
     identity.remember_peer(1, OTHER)
     assert identity.known_peer(1) == OTHER
     for seed in range(10):
-        again = Identity.load(disk.crash(Random(seed)))
+        again = Identity.load(crashed(disk, Random(seed)))
         assert again is not None
         assert (again.known_peer(1), again.known_peer(2)) == (OTHER, None)
 
 
 def test_the_folder_of_another_node_or_cluster_is_refused() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     Identity.open(disk, "paris", 3, OWN)
     with pytest.raises(IdentityMismatch, match="belongs to node 3, not node 2"):
         Identity.open(disk, "paris", 2, OWN)
@@ -48,14 +49,14 @@ def test_the_folder_of_another_node_or_cluster_is_refused() -> None:
 
 
 def test_a_newer_format_is_named() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     disk.open(FILE_NAME, create=True).write_at(0, b'{"crc32c": 0, "identity": {"format": 2, "members": []}}')
     with pytest.raises(IdentityMismatch, match="format 2; this version of Quorate reads format 1"):
         Identity.load(disk)
 
 
 def test_an_edited_file_is_damaged() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     Identity.open(disk, "paris", 3, OWN)
     data = disk.read(FILE_NAME)
     file = disk.open(FILE_NAME)
@@ -65,11 +66,11 @@ def test_an_edited_file_is_damaged() -> None:
 
 
 def test_every_cut_is_damaged() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     Identity.open(disk, "paris", 3, OWN)
     size = disk.open(FILE_NAME).size()
     for size_bytes in range(size - 1):
-        cut = disk.killed()
+        cut = killed(disk)
         cut.open(FILE_NAME).truncate(size_bytes)
         with pytest.raises(DamagedIdentity):
             Identity.load(cut)
@@ -77,7 +78,7 @@ def test_every_cut_is_damaged() -> None:
 
 @given(st.binary(max_size=100))
 def test_random_bytes_are_damaged(data: bytes) -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     disk.open(FILE_NAME, create=True).write_at(0, data)
     with pytest.raises(DamagedIdentity):
         Identity.load(disk)
@@ -85,11 +86,11 @@ def test_random_bytes_are_damaged(data: bytes) -> None:
 
 def test_an_incarnation_must_be_one() -> None:
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
-        Identity.create(MemoryDisk(), "paris", 3, "short")
+        Identity.create(SimulatedDisk(), "paris", 3, "short")
 
 
 def test_a_peer_that_cannot_be_remembered_is_not_known() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     identity = Identity.open(disk, "paris", 3, OWN)
     disk.capacity_bytes = disk.open(FILE_NAME).size()
     with pytest.raises(DiskFull):

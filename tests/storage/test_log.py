@@ -17,13 +17,14 @@ from quorate.consensus.records import (
     SaveState,
     TruncateFrom,
 )
+from quorate.simulation.disk import SimulatedDisk
 from quorate.storage.log import Log
 from quorate.storage.log_errors import LogSyncFailed
+from tests.storage.crashes import crashed, killed
 from tests.storage.log_model import LogModel, entry, random_records
-from tests.support.memory_disk import MemoryDisk
 
 
-def reopened(disk: MemoryDisk, *, segment_bytes: int) -> dict[int, Recovered]:
+def reopened(disk: SimulatedDisk, *, segment_bytes: int) -> dict[int, Recovered]:
     log, recovery = Log.open(disk, segment_bytes=segment_bytes)
     assert recovery.torn is None
     log.close()
@@ -35,7 +36,7 @@ def positions(recovered: Recovered) -> list[int]:
 
 
 def test_a_new_log_is_empty_and_has_a_spare_segment() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, recovery = Log.open(disk, segment_bytes=4096)
     assert (recovery.groups, recovery.torn, recovery.fresh) == ({}, None, True)
     assert [(segment.sequence, segment.spare, segment.size_bytes) for segment in log.segments()] == [
@@ -48,7 +49,7 @@ def test_a_new_log_is_empty_and_has_a_spare_segment() -> None:
 
 
 def test_all_kinds_of_records_come_back() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=4096)
     records: list[Record] = [SaveState(b"term 7"), entry(4, b"four"), entry(5, b"five", generation=1 << 50)]
     log.append(3, records)
@@ -63,32 +64,32 @@ def test_all_kinds_of_records_come_back() -> None:
 
 
 def test_of_two_entries_for_a_position_the_last_holds_and_order_does_not_matter() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=4096)
     log.append(0, [entry(3, b"three"), entry(1, b"old"), entry(1, b"new", generation=2)])
     log.commit()
-    assert reopened(disk.killed(), segment_bytes=512)[0].entries == (Entry(1, 2, b"new"), Entry(3, 1, b"three"))
+    assert reopened(killed(disk), segment_bytes=512)[0].entries == (Entry(1, 2, b"new"), Entry(3, 1, b"three"))
 
 
 def test_truncation_forgets_and_later_entries_hold() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=4096)
     log.append(0, [entry(1), entry(2), entry(3), TruncateFrom(2), entry(2, b"again")])
     log.commit()
-    assert reopened(disk.killed(), segment_bytes=512)[0].entries == (Entry(1, 1, b""), Entry(2, 1, b"again"))
+    assert reopened(killed(disk), segment_bytes=512)[0].entries == (Entry(1, 1, b""), Entry(2, 1, b"again"))
 
 
 def test_what_was_not_written_is_not_there_and_close_writes_it() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=4096)
     log.append(0, [entry(1)])
-    assert reopened(disk.killed(), segment_bytes=512) == {}
+    assert reopened(killed(disk), segment_bytes=512) == {}
     log.close()
     assert positions(reopened(disk, segment_bytes=512)[0]) == [1]
 
 
 def test_one_write_is_one_write_and_one_sync() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=4096)
     log.append(0, [entry(1)])
     log.commit()
@@ -102,7 +103,7 @@ def test_one_write_is_one_write_and_one_sync() -> None:
 
 
 def test_segments_rotate_and_the_log_goes_on_after_a_restart() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     for first in range(1, 100, 10):
         log, _ = Log.open(disk, segment_bytes=512)
         for position in range(first, first + 10):
@@ -115,18 +116,18 @@ def test_segments_rotate_and_the_log_goes_on_after_a_restart() -> None:
 
 
 def test_a_block_larger_than_a_segment_gets_a_segment_of_its_size() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=1024)
     log.append(0, [entry(1, bytes(10_000))])
     log.commit()
     log.append(0, [entry(2, bytes(100))])
     log.commit()
     assert [segment.size_bytes > 1024 for segment in log.segments()] == [False, True, False, False]
-    assert positions(reopened(disk.killed(), segment_bytes=1024)[0]) == [1, 2]
+    assert positions(reopened(killed(disk), segment_bytes=1024)[0]) == [1, 2]
 
 
 def test_released_segments_go_and_what_is_needed_stays() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=512)
     log.append(1, [SaveState(b"state of group 1"), entry(1, b"pinned")])
     for position in range(1, 41):
@@ -147,14 +148,14 @@ def test_released_segments_go_and_what_is_needed_stays() -> None:
     assert len(log.segments()) == before - released
     assert len(disk.list("log")) == before - released
     assert log.release() == 0
-    assert reopened(disk.killed(), segment_bytes=512) == {
+    assert reopened(killed(disk), segment_bytes=512) == {
         0: Recovered(None, CompactedThrough(35, 1), tuple(Entry(p, 1, bytes(60)) for p in range(36, 41))),
         1: Recovered(b"state of group 1", CompactedThrough(1, 1)),
     }
 
 
 def test_released_segments_that_come_back_after_a_crash_are_removed() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=512)
     for position in range(1, 40):
         log.append(0, [entry(position, bytes(60))])
@@ -165,7 +166,7 @@ def test_released_segments_that_come_back_after_a_crash_are_removed() -> None:
     log.commit()
     came_back = 0
     for seed in range(10):
-        survivor = disk.crash(Random(seed))
+        survivor = crashed(disk, Random(seed))
         came_back += len(survivor.list("log")) - len(disk.list("log"))
         again, recovery = Log.open(survivor, segment_bytes=512)
         assert recovery.groups[0] == Recovered(None, CompactedThrough(39, 1))
@@ -176,7 +177,7 @@ def test_released_segments_that_come_back_after_a_crash_are_removed() -> None:
 
 def test_released_segments_wait_for_the_sync_that_covers_their_release() -> None:
     async def scenario() -> None:
-        disk = MemoryDisk()
+        disk = SimulatedDisk()
         log, _ = Log.open(disk, segment_bytes=512)
         for position in range(1, 40):
             log.append(0, [entry(position, bytes(60))])
@@ -197,7 +198,7 @@ def test_released_segments_wait_for_the_sync_that_covers_their_release() -> None
 
 
 def test_entries_that_come_after_their_compaction_pin_nothing() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=512)
     log.append(0, [CompactedThrough(100, 1)])
     for position in range(1, 25):
@@ -207,7 +208,7 @@ def test_entries_that_come_after_their_compaction_pin_nothing() -> None:
 
 
 def test_truncated_entries_pin_nothing() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=512)
     log.append(0, [CompactedThrough(4, 1)])
     for position in range(5, 25):
@@ -219,14 +220,14 @@ def test_truncated_entries_pin_nothing() -> None:
     assert log.pinned_by() is None
     assert log.release() > 0
     log.commit()
-    assert reopened(disk.killed(), segment_bytes=512) == {0: Recovered(None, CompactedThrough(4, 1))}
+    assert reopened(killed(disk), segment_bytes=512) == {0: Recovered(None, CompactedThrough(4, 1))}
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 32), st.sampled_from([300, 700, 5000]))
 def test_any_records_come_back_as_the_model_says(seed: int, segment_bytes: int) -> None:
     random = Random(seed)
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     model = LogModel()
     log, _ = Log.open(disk, segment_bytes=segment_bytes)
     for _ in range(60):
@@ -248,7 +249,7 @@ def test_any_records_come_back_as_the_model_says(seed: int, segment_bytes: int) 
 
 def test_a_sync_aside_covers_what_was_written_before_it_and_lets_more_be_written() -> None:
     async def scenario() -> None:
-        disk = MemoryDisk()
+        disk = SimulatedDisk()
         log, _ = Log.open(disk, segment_bytes=512)
         log.append(0, [entry(1)])
         log.write()
@@ -258,18 +259,20 @@ def test_a_sync_aside_covers_what_was_written_before_it_and_lets_more_be_written
             log.append(0, [entry(position, bytes(60))])
             log.write()
         await syncing
-        recovered = Log.open(disk.crash(Random(3)), segment_bytes=512)[1].groups[0]
+        recovered = Log.open(crashed(disk, Random(3)), segment_bytes=512)[1].groups[0]
         assert 1 in positions(recovered)
         await log.sync_aside()
         for seed in range(10):
-            assert positions(Log.open(disk.crash(Random(seed)), segment_bytes=512)[1].groups[0]) == list(range(1, 12))
+            assert positions(Log.open(crashed(disk, Random(seed)), segment_bytes=512)[1].groups[0]) == list(
+                range(1, 12)
+            )
 
     asyncio.run(scenario())
 
 
 def test_what_is_written_during_a_sync_aside_still_needs_a_sync() -> None:
     async def scenario() -> None:
-        disk = MemoryDisk()
+        disk = SimulatedDisk()
         log, _ = Log.open(disk, segment_bytes=4096)
         log.append(0, [entry(1)])
         log.write()
@@ -280,14 +283,14 @@ def test_what_is_written_during_a_sync_aside_still_needs_a_sync() -> None:
         await syncing
         log.sync()
         for seed in range(10):
-            _, recovery = Log.open(disk.crash(Random(seed)), segment_bytes=4096)
+            _, recovery = Log.open(crashed(disk, Random(seed)), segment_bytes=4096)
             assert positions(recovery.groups[0]) == [1, 2]
 
     asyncio.run(scenario())
 
 
 def test_a_failed_sync_is_final() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=4096)
     log.append(0, [entry(1)])
     log.write()
@@ -306,7 +309,7 @@ def test_a_failed_sync_is_final() -> None:
 
 
 def test_a_failed_sync_aside_is_final() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=4096)
     log.append(0, [entry(1)])
     log.write()

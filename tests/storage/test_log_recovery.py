@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quorate.consensus.records import CompactedThrough, Recovered, SaveState
+from quorate.simulation.disk import SimulatedDisk
 from quorate.storage.log import Log
 from quorate.storage.log_blocks import (
     BLOCK_HEADER_BYTES,
@@ -21,31 +22,31 @@ from quorate.storage.log_errors import CorruptLog, UnknownLogFormat
 from quorate.storage.log_inspection import Damage, InspectedRecord, inspect
 from quorate.storage.log_recovery import Recovery, TornTail
 from quorate.storage.log_segments import read_whole, segment_path, walk
+from tests.storage.crashes import crashed, killed
 from tests.storage.log_model import LogModel, entry, random_records
-from tests.support.memory_disk import MemoryDisk
 
 SEGMENT_BYTES = 800
 
 
-def build(count: int, *, close: bool = False) -> MemoryDisk:
+def build(count: int, *, close: bool = False) -> SimulatedDisk:
     """A log of `count` entries of 60 bytes, each in a synced block of its own, five in a segment."""
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     for position in range(1, count + 1):
         log.append(0, [entry(position, bytes([position]) * 60)])
         log.commit()
     if close:
         log.close()
-    return disk.killed()
+    return killed(disk)
 
 
-def recover(disk: MemoryDisk) -> Recovery:
+def recover(disk: SimulatedDisk) -> Recovery:
     log, recovery = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     # Recovery leaves a log that needs no recovery.
-    assert Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].torn is None
+    assert Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1].torn is None
     log.append(0, [SaveState(b"goes on")])
     log.commit()
-    after = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups
+    after = Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1].groups
     before = recovery.groups.get(0, Recovered())
     assert after[0] == Recovered(b"goes on", before.compacted, before.entries)
     return recovery
@@ -55,18 +56,18 @@ def positions(recovery: Recovery) -> list[int]:
     return [entry.position for entry in recovery.groups.get(0, Recovered()).entries]
 
 
-def blocks_of(disk: MemoryDisk, sequence: int) -> list[Block]:
+def blocks_of(disk: SimulatedDisk, sequence: int) -> list[Block]:
     data = read_whole(disk, segment_path("log", sequence))
     return [block for block in walk(data, sequence) if isinstance(block, Block)]
 
 
-def overwrite(disk: MemoryDisk, path: str, offset: int, data: bytes) -> None:
+def overwrite(disk: SimulatedDisk, path: str, offset: int, data: bytes) -> None:
     file = disk.open(path)
     file.write_at(offset, data)
     file.sync()
 
 
-def active_sequence(disk: MemoryDisk) -> int:
+def active_sequence(disk: SimulatedDisk) -> int:
     return max(sequence for sequence in range(1, 50) if disk.exists(segment_path("log", sequence))) - 1
 
 
@@ -78,7 +79,7 @@ def test_the_last_block_may_be_torn_at_every_byte(count: int, rest: str) -> None
     last = blocks_of(disk, active_sequence(disk))[-1]
     body_end = last.offset + BLOCK_HEADER_BYTES + len(last.body)
     for cut in range(last.offset, last.end + 1):
-        torn = disk.killed()
+        torn = killed(disk)
         lost_bytes = last.end - cut
         overwrite(torn, path, cut, bytes(lost_bytes) if rest == "zeros" else Random(cut).randbytes(lost_bytes))
         recovery = recover(torn)
@@ -102,7 +103,7 @@ def test_a_torn_rotation_is_cut() -> None:
     # The next spare is made after the first sync of a segment, so a crash before that leaves none.
     disk.remove(segment_path("log", 3))
     for cut in range(end - 8):
-        torn = disk.killed()
+        torn = killed(disk)
         overwrite(torn, path, cut, bytes(end - cut))
         recovery = recover(torn)
         assert positions(recovery) == list(range(1, count))
@@ -121,7 +122,7 @@ def test_every_flipped_bit_is_judged_rightly() -> None:
         path = segment_path("log", sequence)
         blocks = blocks_of(disk, sequence)
         for offset in range(SEGMENT_BYTES):
-            damaged = disk.killed()
+            damaged = killed(disk)
             damaged.flip_bit(path, offset * 8 + random.randrange(8))
             block = next((block for block in blocks if block.offset <= offset < block.end), None)
             if block is not None and offset >= block.offset + BLOCK_HEADER_BYTES + len(block.body):
@@ -163,7 +164,7 @@ def test_after_an_orderly_stop_the_last_record_is_vouched_for_too() -> None:
 
 
 def test_blocks_after_a_torn_one_that_were_never_synced_are_cut_with_it() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     for position in (1, 2, 3, 4):
         log.append(0, [entry(position, bytes(60))])
@@ -171,7 +172,7 @@ def test_blocks_after_a_torn_one_that_were_never_synced_are_cut_with_it() -> Non
         if position == 1:
             log.sync()
     second = blocks_of(disk, 1)[2]
-    torn = disk.killed()
+    torn = killed(disk)
     torn.flip_bit(segment_path("log", 1), 8 * (second.offset + 20))
     recovery = recover(torn)
     assert positions(recovery) == [1]
@@ -212,7 +213,7 @@ def test_a_missing_segment_is_damage(missing: int) -> None:
 def test_a_segment_that_was_cut_off_is_damage() -> None:
     disk = build(7)
     for sequence in (1, 2):
-        cut = disk.killed()
+        cut = killed(disk)
         size_bytes = SEGMENT_BYTES - 300
         cut.open(segment_path("log", sequence)).truncate(size_bytes)
         with pytest.raises(CorruptLog) as caught:
@@ -233,14 +234,14 @@ def test_a_block_copied_from_elsewhere_is_not_believed() -> None:
 
 def test_a_client_that_stores_a_log_in_the_log_confuses_nobody() -> None:
     inner = build(7).read(segment_path("log", 1))
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=8192)
     log.append(0, [entry(1, b"before")])
     log.commit()
     log.append(0, [entry(2, inner)])
     log.commit()
     last = blocks_of(disk, 1)[-1]
-    torn = disk.killed()
+    torn = killed(disk)
     torn.flip_bit(segment_path("log", 1), 8 * (last.offset + BLOCK_HEADER_BYTES))
     recovery = recover(torn)
     assert positions(recovery) == [1]
@@ -248,7 +249,7 @@ def test_a_client_that_stores_a_log_in_the_log_confuses_nobody() -> None:
 
 
 def test_a_newer_format_is_refused_and_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.close()
     monkeypatch.setattr("quorate.storage.log_blocks.FORMAT_VERSION", 2)
@@ -291,7 +292,7 @@ def test_inspection_shows_a_torn_tail() -> None:
 @given(st.integers(0, 1 << 32), st.sampled_from([200, 500, 3000]))
 def test_a_crash_loses_nothing_that_was_synced(seed: int, segment_bytes: int) -> None:
     random = Random(seed)
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=segment_bytes)
     model = LogModel()
     allowed = [model.copy()]
@@ -310,7 +311,7 @@ def test_a_crash_loses_nothing_that_was_synced(seed: int, segment_bytes: int) ->
         if random.random() < 0.2:
             log.release()
         if random.random() < 0.15:
-            disk = disk.crash(random) if random.random() < 0.7 else disk.killed()
+            disk = crashed(disk, random) if random.random() < 0.7 else killed(disk)
             log, recovery = Log.open(disk, segment_bytes=segment_bytes)
             assert recovery.groups in [candidate.groups for candidate in allowed]
             model.groups = dict(recovery.groups)
@@ -321,7 +322,7 @@ def test_a_crash_loses_nothing_that_was_synced(seed: int, segment_bytes: int) ->
 @given(st.integers(0, 1 << 32))
 def test_a_crash_in_a_crash_recovery_loses_nothing(seed: int) -> None:
     random = Random(seed)
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=400)
     for position in range(1, random.randrange(2, 12)):
         log.append(0, [entry(position, random.randbytes(60))])
@@ -329,7 +330,7 @@ def test_a_crash_in_a_crash_recovery_loses_nothing(seed: int) -> None:
     log.append(0, [entry(99, bytes(200))])
     log.write()
     for _ in range(4):
-        disk = disk.crash(random)
+        disk = crashed(disk, random)
         _, recovery = Log.open(disk, segment_bytes=400)
         expected = list(range(1, position + 1))
         assert positions(recovery) in (expected, [*expected, 99])
@@ -339,7 +340,7 @@ def test_a_crash_in_a_crash_recovery_loses_nothing(seed: int) -> None:
 @given(st.dictionaries(st.integers(0, 4), st.binary(max_size=300), max_size=4))
 @example({1: b"", 2: b""})
 def test_random_files_end_in_a_log_or_a_typed_error(files: dict[int, bytes]) -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     disk.make_folder("log")
     for sequence, data in files.items():
         disk.open(segment_path("log", sequence), create=True).write_at(0, data)
@@ -356,7 +357,7 @@ def test_random_files_end_in_a_log_or_a_typed_error(files: dict[int, bytes]) -> 
 def test_random_damage_is_found_or_harmless(seed: int) -> None:
     random = Random(seed)
     disk = build(random.randrange(1, 12), close=random.random() < 0.5)
-    whole = positions(Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1])
+    whole = positions(Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1])
     path = f"log/{random.choice(disk.list('log'))}"
     overwrite(disk, path, random.randrange(SEGMENT_BYTES), random.randbytes(random.randrange(1, 80)))
     list(inspect(disk))
@@ -370,10 +371,10 @@ def test_random_damage_is_found_or_harmless(seed: int) -> None:
 
 
 def test_a_log_of_compacted_groups_only_recovers_their_positions() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.append(0, [CompactedThrough(10, 3)])
     log.commit()
     log.append(0, [CompactedThrough(8, 2), entry(9)])
     log.commit()
-    assert recover(disk.killed()).groups == {0: Recovered(None, CompactedThrough(10, 3))}
+    assert recover(killed(disk)).groups == {0: Recovered(None, CompactedThrough(10, 3))}

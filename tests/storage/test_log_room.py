@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from quorate.consensus.records import CompactedThrough, Recovered, SaveState
+from quorate.simulation.disk import SimulatedDisk, SimulatedFile
 from quorate.storage.disk import DiskFull
 from quorate.storage.log import Log
 from quorate.storage.log_blocks import BLOCK_HEADER_BYTES, CLOSING_BLOCK
@@ -17,27 +18,27 @@ from quorate.storage.log_errors import LogSyncFailed
 from quorate.storage.log_recovery import read_log
 from quorate.storage.log_segments import segment_path
 from quorate.storage.real_disk import RealDisk
+from tests.storage.crashes import killed
 from tests.storage.log_model import entry
-from tests.support.memory_disk import MemoryDisk, MemoryFile
 
 SEGMENT_BYTES = 1024
 
 
 def test_a_log_closed_without_room_for_its_last_records_vouches_for_all_before() -> None:
-    disk = MemoryDisk(capacity_bytes=2 * SEGMENT_BYTES)
+    disk = SimulatedDisk(capacity_bytes=2 * SEGMENT_BYTES)
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     last = fill_until_full(log)
     log.append(0, [entry(last + 1, bytes(2 * SEGMENT_BYTES))])
     with pytest.raises(DiskFull):
         log.close()
-    contents = read_log(disk.killed(), "log")
+    contents = read_log(killed(disk), "log")
     assert contents.active is not None
     assert len(contents.groups[0].entries) == last
     closing = disk.read(segment_path("log", contents.active))[contents.end - BLOCK_HEADER_BYTES :]
     assert closing[:6] == b"QBLK" + CLOSING_BLOCK.to_bytes(2, "little")
 
 
-class FewDescriptors(MemoryDisk):
+class FewDescriptors(SimulatedDisk):
     """Opens no file while `exhausted`."""
 
     def __init__(self, number: int) -> None:
@@ -45,7 +46,7 @@ class FewDescriptors(MemoryDisk):
         self.exhausted = False
         self._number = number
 
-    def open(self, path: str, *, create: bool = False) -> MemoryFile:
+    def open(self, path: str, *, create: bool = False) -> SimulatedFile:
         if self.exhausted:
             raise OSError(self._number, "too many open files", path)
         return super().open(path, create=create)
@@ -62,13 +63,13 @@ def fill_until_full(log: Log) -> int:
 
 
 def test_without_a_spare_the_log_is_full_but_takes_small_records() -> None:
-    disk = MemoryDisk(capacity_bytes=3 * SEGMENT_BYTES)
+    disk = SimulatedDisk(capacity_bytes=3 * SEGMENT_BYTES)
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     last = fill_until_full(log)
     assert not log.try_allocate()
     log.append(0, [SaveState(b"voted")])
     log.commit()
-    recovered = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0]
+    recovered = Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1].groups[0]
     assert (recovered.state, len(recovered.entries)) == (b"voted", last)
     disk.capacity_bytes = 4 * SEGMENT_BYTES
     assert log.try_allocate()
@@ -76,7 +77,7 @@ def test_without_a_spare_the_log_is_full_but_takes_small_records() -> None:
 
 
 def test_a_write_without_room_writes_nothing_and_keeps_its_records() -> None:
-    disk = MemoryDisk(capacity_bytes=2 * SEGMENT_BYTES)
+    disk = SimulatedDisk(capacity_bytes=2 * SEGMENT_BYTES)
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     position = fill_until_full(log)
     before = disk.written_bytes
@@ -91,12 +92,12 @@ def test_a_write_without_room_writes_nothing_and_keeps_its_records() -> None:
         log.write()
     disk.capacity_bytes = None
     log.commit()
-    recovered = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0]
+    recovered = Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1].groups[0]
     assert [entry.position for entry in recovered.entries] == list(range(1, position + 1))
 
 
 def test_released_segments_make_room() -> None:
-    disk = MemoryDisk(capacity_bytes=4 * SEGMENT_BYTES)
+    disk = SimulatedDisk(capacity_bytes=4 * SEGMENT_BYTES)
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     last = fill_until_full(log)
     log.append(0, [CompactedThrough(last, 1)])
@@ -104,24 +105,24 @@ def test_released_segments_make_room() -> None:
     assert log.release() == 3
     log.commit()
     assert log.try_allocate()
-    assert Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0] == Recovered(
+    assert Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1].groups[0] == Recovered(
         None, CompactedThrough(last, 1)
     )
 
 
 def test_a_block_larger_than_the_room_left_is_refused_whole() -> None:
-    disk = MemoryDisk(capacity_bytes=3 * SEGMENT_BYTES)
+    disk = SimulatedDisk(capacity_bytes=3 * SEGMENT_BYTES)
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.append(0, [entry(1, bytes(5 * SEGMENT_BYTES))])
     with pytest.raises(DiskFull):
         log.write()
     disk.capacity_bytes = None
     log.commit()
-    assert len(Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0].entries) == 1
+    assert len(Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1].groups[0].entries) == 1
 
 
 def test_a_log_that_does_not_fit_at_all_leaves_no_file_behind() -> None:
-    disk = MemoryDisk(capacity_bytes=SEGMENT_BYTES - 1)
+    disk = SimulatedDisk(capacity_bytes=SEGMENT_BYTES - 1)
     with pytest.raises(DiskFull):
         Log.open(disk, segment_bytes=SEGMENT_BYTES)
     assert disk.list("log") == []
@@ -132,11 +133,11 @@ def test_a_log_that_does_not_fit_at_all_leaves_no_file_behind() -> None:
 
 
 def test_a_full_log_opens_again_and_keeps_its_spare() -> None:
-    disk = MemoryDisk(capacity_bytes=2 * SEGMENT_BYTES)
+    disk = SimulatedDisk(capacity_bytes=2 * SEGMENT_BYTES)
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.append(0, [entry(1)])
     log.commit()
-    again, _ = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)
+    again, _ = Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)
     assert not again.full
     fill_until_full(again)
 
@@ -160,7 +161,7 @@ def test_without_a_free_descriptor_the_log_is_full_until_there_is_one(number: in
     assert log.try_allocate()
     assert not log.full
     log.commit()
-    recovered = Log.open(disk.killed(), segment_bytes=SEGMENT_BYTES)[1].groups[0]
+    recovered = Log.open(killed(disk), segment_bytes=SEGMENT_BYTES)[1].groups[0]
     assert (recovered.state, len(recovered.entries)) == (b"voted", position)
 
 

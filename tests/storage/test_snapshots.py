@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quorate.simulation.disk import SimulatedDisk, SimulatedFile
 from quorate.storage import snapshots as snapshots_module
 from quorate.storage.disk import DiskFull
 from quorate.storage.snapshots import CorruptSnapshot, SnapshotInfo, Snapshots
-from tests.support.memory_disk import MemoryDisk, MemoryFile
+from tests.storage.crashes import crashed, killed
 
 SLICES = [b"first", b"", b"x" * 1000, bytes(range(256)) * 20]
 
@@ -40,7 +41,7 @@ def contents(source: Snapshots, info: SnapshotInfo) -> bytes:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=3000), max_size=10))
 def test_slices_come_back_with_their_bounds(slices: list[bytes]) -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     snapshots = Snapshots(disk)
     info = asyncio.run(write(snapshots, slices))
     assert list(snapshots.open(info)) == slices
@@ -49,13 +50,13 @@ def test_slices_come_back_with_their_bounds(slices: list[bytes]) -> None:
 
 
 def test_slices_larger_than_the_read_buffer_come_back() -> None:
-    snapshots = Snapshots(MemoryDisk())
+    snapshots = Snapshots(SimulatedDisk())
     slices = [bytes([number]) * (700_000 * number) for number in range(5)]
     assert list(snapshots.open(asyncio.run(write(snapshots, slices)))) == slices
 
 
 def test_the_newest_is_found_by_group_and_older_ones_can_go() -> None:
-    snapshots = Snapshots(MemoryDisk())
+    snapshots = Snapshots(SimulatedDisk())
     for group, position in ((1, 7), (1, 100), (1, 20), (11, 900)):
         asyncio.run(write(snapshots, SLICES, position, group))
     assert [info.position for info in snapshots.all(1)] == [100, 20, 7]
@@ -67,13 +68,13 @@ def test_the_newest_is_found_by_group_and_older_ones_can_go() -> None:
 
 def test_a_finished_snapshot_survives_a_crash_and_an_unfinished_one_is_cleaned_up() -> None:
     async def scenario() -> None:
-        disk = MemoryDisk()
+        disk = SimulatedDisk()
         snapshots = Snapshots(disk)
         await write(snapshots, SLICES)
         unfinished = snapshots.create(1, 8, 3, "zookeeper")
         await unfinished.write(b"some")
         for seed in range(20):
-            after = Snapshots(survivor := disk.crash(Random(seed)))
+            after = Snapshots(survivor := crashed(disk, Random(seed)))
             newest = after.newest(1)
             assert newest is not None
             assert newest.position == 7
@@ -85,7 +86,7 @@ def test_a_finished_snapshot_survives_a_crash_and_an_unfinished_one_is_cleaned_u
 
 def test_an_abandoned_snapshot_leaves_nothing() -> None:
     async def scenario() -> None:
-        disk = MemoryDisk()
+        disk = SimulatedDisk()
         snapshots = Snapshots(disk)
         writer = snapshots.create(1, 8, 3, "zookeeper")
         await writer.write(b"some")
@@ -103,12 +104,12 @@ def test_an_abandoned_snapshot_leaves_nothing() -> None:
 
 
 def test_every_flipped_bit_is_found() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     snapshots = Snapshots(disk)
     info = asyncio.run(write(snapshots, [b"first", b"", b"x" * 200]))
     random = Random(1)
     for offset in range(info.size_bytes):
-        damaged = disk.killed()
+        damaged = killed(disk)
         damaged.flip_bit(info.path, offset * 8 + random.randrange(8))
         with pytest.raises(CorruptSnapshot) as caught:
             list(Snapshots(damaged).open(info))
@@ -117,7 +118,7 @@ def test_every_flipped_bit_is_found() -> None:
 
 
 def test_swapped_slices_are_found() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     snapshots = Snapshots(disk)
     info = asyncio.run(write(snapshots, [b"first", b"other"]))
     data = disk.read(info.path)
@@ -130,17 +131,17 @@ def test_swapped_slices_are_found() -> None:
 
 
 def test_every_cut_is_found() -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     snapshots = Snapshots(disk)
     info = asyncio.run(write(snapshots, [b"first", b"x" * 200]))
     for size_bytes in range(info.size_bytes):
-        cut = disk.killed()
+        cut = killed(disk)
         cut.open(info.path).truncate(size_bytes)
         found = Snapshots(cut).newest(1)
         assert found is not None
         with pytest.raises(CorruptSnapshot):
             list(Snapshots(cut).open(found))
-    longer = disk.killed()
+    longer = killed(disk)
     longer.open(info.path).write_at(info.size_bytes, b"\0")
     found = Snapshots(longer).newest(1)
     assert found is not None
@@ -151,7 +152,7 @@ def test_every_cut_is_found() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400))
 def test_random_bytes_are_refused(data: bytes) -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     snapshots = Snapshots(disk)
     info = asyncio.run(write(snapshots, SLICES))
     file = disk.open(info.path)
@@ -166,8 +167,8 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize("chunk_bytes", [1, 37, 1000, 1 << 20])
 def test_a_snapshot_travels_in_chunks(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots_module, "WRITE_BACK_BYTES", 512)
-    source = Snapshots(MemoryDisk())
-    target = Snapshots(MemoryDisk())
+    source = Snapshots(SimulatedDisk())
+    target = Snapshots(SimulatedDisk())
 
     async def scenario() -> None:
         info = await write(source, SLICES)
@@ -178,20 +179,20 @@ def test_a_snapshot_travels_in_chunks(chunk_bytes: int, monkeypatch: pytest.Monk
 
 
 def test_a_snapshot_that_was_taken_survives_a_crash() -> None:
-    disk = MemoryDisk()
-    source, target = Snapshots(MemoryDisk()), Snapshots(disk)
+    disk = SimulatedDisk()
+    source, target = Snapshots(SimulatedDisk()), Snapshots(disk)
 
     async def scenario() -> None:
         info = await write(source, SLICES)
         await send(source, info, target, 1000)
         for seed in range(10):
-            assert list(Snapshots(disk.crash(Random(seed))).open(info)) == SLICES
+            assert list(Snapshots(crashed(disk, Random(seed))).open(info)) == SLICES
 
     asyncio.run(scenario())
 
 
 def test_a_snapshot_damaged_on_its_way_is_refused_and_gone() -> None:
-    source_disk, target_disk = MemoryDisk(), MemoryDisk()
+    source_disk, target_disk = SimulatedDisk(), SimulatedDisk()
     source, target = Snapshots(source_disk), Snapshots(target_disk)
 
     async def scenario() -> None:
@@ -206,7 +207,7 @@ def test_a_snapshot_damaged_on_its_way_is_refused_and_gone() -> None:
 
 @pytest.mark.parametrize("missing", ["middle", "end", "too much"])
 def test_a_snapshot_that_did_not_come_whole_is_refused(missing: str) -> None:
-    source, target = Snapshots(MemoryDisk()), Snapshots(MemoryDisk())
+    source, target = Snapshots(SimulatedDisk()), Snapshots(SimulatedDisk())
 
     async def scenario() -> None:
         info = await write(source, SLICES)
@@ -227,7 +228,7 @@ def test_a_snapshot_that_did_not_come_whole_is_refused(missing: str) -> None:
 
 
 def test_another_snapshot_than_the_announced_one_is_refused() -> None:
-    source, target = Snapshots(MemoryDisk()), Snapshots(MemoryDisk())
+    source, target = Snapshots(SimulatedDisk()), Snapshots(SimulatedDisk())
 
     async def scenario() -> None:
         info = await write(source, SLICES)
@@ -240,7 +241,7 @@ def test_another_snapshot_than_the_announced_one_is_refused() -> None:
 
 
 def test_a_snapshot_that_does_not_fit_is_refused_before_it_comes() -> None:
-    disk = MemoryDisk(capacity_bytes=10_000)
+    disk = SimulatedDisk(capacity_bytes=10_000)
     snapshots = Snapshots(disk)
     with pytest.raises(DiskFull):
         snapshots.receive(1, 5, 5, 20_000, "zookeeper")
@@ -255,11 +256,11 @@ def test_a_snapshot_that_does_not_fit_is_refused_before_it_comes() -> None:
 def test_a_snapshot_whose_header_does_not_fit_leaves_nothing_open_and_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disk = MemoryDisk(capacity_bytes=50)
-    opened: list[MemoryFile] = []
+    disk = SimulatedDisk(capacity_bytes=50)
+    opened: list[SimulatedFile] = []
 
-    def open_and_note(path: str, *, create: bool = False) -> MemoryFile:
-        opened.append(MemoryDisk.open(disk, path, create=create))
+    def open_and_note(path: str, *, create: bool = False) -> SimulatedFile:
+        opened.append(SimulatedDisk.open(disk, path, create=create))
         return opened[-1]
 
     monkeypatch.setattr(disk, "open", open_and_note)
@@ -271,7 +272,7 @@ def test_a_snapshot_whose_header_does_not_fit_leaves_nothing_open_and_nothing_be
 
 
 def test_two_receptions_of_one_snapshot_do_not_disturb_each_other() -> None:
-    source, target_disk = Snapshots(MemoryDisk()), MemoryDisk()
+    source, target_disk = Snapshots(SimulatedDisk()), SimulatedDisk()
     target = Snapshots(target_disk)
 
     async def scenario() -> None:
@@ -292,7 +293,7 @@ def test_two_receptions_of_one_snapshot_do_not_disturb_each_other() -> None:
 
 
 def test_a_file_that_is_being_sent_stays_readable_when_it_is_removed() -> None:
-    source, target = Snapshots(MemoryDisk()), Snapshots(MemoryDisk())
+    source, target = Snapshots(SimulatedDisk()), Snapshots(SimulatedDisk())
 
     async def scenario() -> None:
         info = await write(source, SLICES)

@@ -41,6 +41,8 @@ class _Content:
     seen: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     unsynced: list[_Change] = field(default_factory=list)
+    synced_count: int = 0
+    """Changes that are no longer unsynced, ever."""
 
 
 @dataclass(slots=True)
@@ -85,16 +87,16 @@ class SimulatedFile:
     def sync(self) -> None:
         self._begin(self._disk.draw_sync_s())
         self._disk.count_sync()
-        self._apply(len(self._content.unsynced))
+        self._make_durable(self._content.synced_count + len(self._content.unsynced))
 
     async def sync_aside(self) -> None:
-        """Covers what was written before the call."""
+        """Covers what was written before the call, also where the file is closed meanwhile."""
         self._begin()
-        count = len(self._content.unsynced)
+        through = self._content.synced_count + len(self._content.unsynced)
         await asyncio.sleep(self._disk.draw_sync_s())
-        self._begin()
+        self._disk.begin(self._life)
         self._disk.count_sync()
-        self._apply(count)
+        self._make_durable(through)
 
     def size(self) -> int:
         return len(self._content.seen)
@@ -106,11 +108,14 @@ class SimulatedFile:
         _resize(self._content.seen, size)
         self._content.unsynced.append(_Change(size, None))
 
-    def _apply(self, count: int) -> None:
-        changes = self._content.unsynced
-        for change in changes[:count]:
-            _apply(self._content.durable, change)
-        del changes[:count]
+    def _make_durable(self, through: int) -> None:
+        """All changes up to the one of this number; another sync may have been faster."""
+        content = self._content
+        count = max(0, through - content.synced_count)
+        for change in content.unsynced[:count]:
+            _apply(content.durable, change)
+        del content.unsynced[:count]
+        content.synced_count += count
 
     def _begin(self, duration_s: float = 0.0) -> None:
         self._disk.begin(self._life, duration_s)
