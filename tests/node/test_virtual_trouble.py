@@ -94,7 +94,7 @@ def test_an_own_snapshot_gives_way_to_one_from_a_peer() -> None:
     node = cluster.start(away)
     cluster.disks[away].sync_delay_s = 0.5
     for _ in range(40):
-        cluster.run(_call(node._start_snapshots))
+        cluster.run(_call(node.start_snapshots))
         cluster.pass_time(0.05)
     caught_up(cluster, away, leader)
     cluster.close()
@@ -115,10 +115,10 @@ def test_a_snapshot_that_finds_no_room_leaves_nothing_behind(monkeypatch: pytest
 
     with monkeypatch.context() as broken:
         broken.setattr(SnapshotWriter, "__init__", no_room)
-        cluster.run(_call(node._start_snapshots))
+        cluster.run(_call(node.start_snapshots))
         cluster.pass_time(1)
     assert node.status()["groups"][0]["snapshot_position"] == 0
-    cluster.run(_call(node._start_snapshots))
+    cluster.run(_call(node.start_snapshots))
     cluster.wait_for(lambda: node.status()["groups"][0]["snapshot_position"] or None)
     assert not node.failed.done()
     assert [name for name in disk.list("snapshots") if name.endswith(".partial")] == []

@@ -118,7 +118,7 @@ class Node:
         transfers = TransferReceiver(self._snapshots, names, self._snapshot_arrived)
         self._listener = PeerListener(self._handshake, self, transfers, self._decoder.decode, MAX_PEER_FRAME_BYTES)
         pages = AdminPages(
-            self.status, {"/snapshot": self._start_snapshots, "/reset-longest-stop": self._reset_longest_stop}
+            self.status, {"/snapshot": self.start_snapshots, "/reset-longest-stop": self._reset_longest_stop}
         )
         self._admin = AdminListener(pages)
 
@@ -323,7 +323,8 @@ class Node:
 
     # --- admin -------------------------------------------------------------------------------
 
-    def _start_snapshots(self) -> dict[str, Any]:
+    def start_snapshots(self) -> dict[str, Any]:
+        """Start a snapshot of every group now (`POST /snapshot`)."""
         return {"started": [group.group_id for group in self._groups.values() if self._snapshotter.start(group)]}
 
     def _reset_longest_stop(self) -> dict[str, Any]:

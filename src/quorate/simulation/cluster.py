@@ -65,8 +65,13 @@ class SimulatedCluster:
         self.starting: dict[int, asyncio.Task[None]] = {}
         self.members = range(settings.nodes)
         self.disks = {node: SimulatedDisk(f"{simulation.seed}/{node}") for node in self.members}
-        self.on_end: Callable[[int, BaseException], None] | None = None
-        """Told of a node that failed, or could not start.  Without it, that ends the simulation's run."""
+        self.on_end: Callable[[int, BaseException, bool], None] | None = None
+        """Told of a node whose process ended by itself, why, and whether it had come to serve.
+
+        Without it, that ends the simulation's run.
+        """
+        self.on_power_loss: Callable[[int, int], None] | None = None
+        """Told of a node that lost its power in the middle of an operation, and of how many unsynced changes."""
         self._random = Random(f"{simulation.seed}/cluster")
         self._protocols = protocols or (lambda _: PROTOCOLS)
         self._service = service or (lambda _: settings.service)
@@ -94,6 +99,7 @@ class SimulatedCluster:
     def start(self, node: int) -> None:
         """Switch a node's machine on; it serves a little later."""
         machine = self.simulation.boot(host_of(node), f"node-{node}")
+        machine.on_death = lambda: self._died(node)
         self.disks[node].attach(machine)
         task = self.simulation.start(machine, self._begin(node, machine), "node")
         self.starting[node] = task
@@ -106,7 +112,7 @@ class SimulatedCluster:
         hosted = HostedService(SERVICE_GROUP, self._service(node), host_of(node), CLIENT_PORT)
         began = Node(self.config(node), environment, [hosted], self._protocols(node))
         self.nodes[node] = began
-        began.failed.add_done_callback(lambda failed: self._failed(node, machine, failed.result()))
+        began.failed.add_done_callback(lambda failed: self._failed(node, machine, failed.result(), served=True))
         await began.start()
 
     def _started(self, node: int, machine: Machine, task: asyncio.Task[None]) -> None:
@@ -114,21 +120,47 @@ class SimulatedCluster:
             del self.starting[node]
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._failed(node, machine, error)
+            self._failed(node, machine, error, served=False)
 
-    def _failed(self, node: int, machine: Machine, error: BaseException) -> None:
+    def stop(self, node: int, done: Callable[[], None]) -> None:
+        """Ask a node to stop in order, as SIGTERM does.  Once its process has ended, `done` is called."""
+        machine = self.machine(node)
+        task = self.simulation.start(machine, self._leave(node), "stop")
+        task.add_done_callback(lambda left: self.simulation.after(0.0, self._left, node, machine, left, done))
+
+    async def _leave(self, node: int) -> None:
+        starting = self.starting.get(node)
+        if starting is not None:
+            await asyncio.wait([starting])
+        await self.nodes[node].stop()
+
+    def _left(self, node: int, machine: Machine, left: asyncio.Task[None], done: Callable[[], None]) -> None:
+        error = left.exception()
+        if error is not None:
+            self._end(node, machine, error, served=True)
+        elif machine.alive:
+            self.kill(node)
+            done()
+
+    def _failed(self, node: int, machine: Machine, error: BaseException, *, served: bool) -> None:
         """A node cannot go on: its process ends, as `quorate node` does."""
         if not machine.alive:
             return
-        self.simulation.after(0.0, self._end, node, machine, error)
+        self.simulation.after(0.0, lambda: self._end(node, machine, error, served=served))
 
-    def _end(self, node: int, machine: Machine, error: BaseException) -> None:
+    def _end(self, node: int, machine: Machine, error: BaseException, *, served: bool) -> None:
         if not machine.alive:
             return
         self.kill(node)
         if self.on_end is None:
             raise error
-        self.on_end(node, error)
+        self.on_end(node, error, served)
+
+    def _died(self, node: int) -> None:
+        """The machine lost its power in the middle of what it did."""
+        lost = self.buried(node, power_loss=True)
+        if self.on_power_loss is not None:
+            self.on_power_loss(node, lost)
 
     def is_up(self, node: int) -> bool:
         return host_of(node) in self.simulation.machines
@@ -136,19 +168,19 @@ class SimulatedCluster:
     def machine(self, node: int) -> Machine:
         return self.simulation.machines[host_of(node)]
 
-    def kill(self, node: int, *, power_loss: bool = False) -> None:
-        """SIGKILL, or a loss of power, in which what was not synced may be gone."""
+    def kill(self, node: int, *, power_loss: bool = False) -> int:
+        """SIGKILL, or a loss of power, in which what was not synced may be gone; how many changes that were."""
         self.simulation.kill(host_of(node), power_loss=power_loss)
-        self.buried(node, power_loss=power_loss)
+        return self.buried(node, power_loss=power_loss)
 
-    def buried(self, node: int, *, power_loss: bool) -> None:
-        """The node's machine is dead: forget the node and settle its disk."""
+    def buried(self, node: int, *, power_loss: bool) -> int:
+        """The node's machine is dead: forget the node and settle its disk.  How many changes were not synced."""
         self.nodes.pop(node, None)
         self.starting.pop(node, None)
         if power_loss:
-            self.disks[node].lose_power(self._random)
-        else:
-            self.disks[node].detach()
+            return self.disks[node].lose_power(self._random)
+        self.disks[node].detach()
+        return 0
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -42,6 +42,8 @@ class Machine:
         self.busy_until_s = 0.0
         self.paused_until_s = 0.0
         self.wall_jump_ms = 0
+        self.on_death: Callable[[], None] | None = None
+        """Called when the machine dies of itself (`die`), before anything else happens."""
         self._clock_rate = 1.0
         self._true_base_s = simulation.now_s
         # No two machines have been up for equally long.
@@ -95,4 +97,6 @@ class Machine:
         """Lose power now, in the middle of what the machine is doing.  Raises MachineLost."""
         if self.alive:
             self.simulation.kill(self.host, power_loss=True)
+            if self.on_death is not None:
+                self.on_death()
         raise MachineLost(self.host)
