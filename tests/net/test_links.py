@@ -1,4 +1,4 @@
-"""Links between two machines on a virtual loop: what arrives, what is lost, who is refused."""
+"""Links between two simulated machines: what arrives, what is lost, who is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quorate.net.connection import Direction
 from quorate.net.handshake import Handshake, LocalIdentity
 from quorate.net.links import Links
 from quorate.net.listener import PeerListener
-from tests.support.virtual_loop import VirtualLoop
+from quorate.simulation.scheduler import Simulation
 
 PORT = 7400
 HOSTS = {0: "10.0.0.1", 1: "10.0.0.2"}
@@ -60,69 +60,69 @@ class Station:
         self.links.flush()
 
 
-def start(loop: VirtualLoop, node: int, make: Callable[[], Station]) -> Station:
+def start(simulation: Simulation, node: int, make: Callable[[], Station]) -> Station:
     async def begin() -> Station:
         station = make()
         await station.start(node)
         return station
 
-    with loop.machine(HOSTS[node]):
-        station: Station = loop.run_until_complete(begin())
-        return station
+    return simulation.run(simulation.boot(HOSTS[node]), begin())
 
 
-def wait(loop: VirtualLoop, seconds: float) -> None:
-    loop.run_until_complete(asyncio.sleep(seconds))
+def wait(simulation: Simulation, seconds: float) -> None:
+    simulation.pass_until(simulation.now_s + seconds)
 
 
 def test_one_flush_is_one_frame_in_order() -> None:
-    loop = VirtualLoop()
-    zero, one = start(loop, 0, lambda: Station(0)), start(loop, 1, lambda: Station(1))
-    wait(loop, 1)
+    simulation = Simulation()
+    zero, one = start(simulation, 0, lambda: Station(0)), start(simulation, 1, lambda: Station(1))
+    wait(simulation, 1)
     zero.say(1, "a", "b")
     zero.say(1, "c")
     one.say(0, "d")
-    wait(loop, 1)
+    wait(simulation, 1)
     assert one.heard == [(0, ["a", "b"]), (0, ["c"])]
     assert zero.heard == [(1, ["d"])]
 
 
 def test_a_killed_peer_is_noticed_and_linked_again() -> None:
-    loop = VirtualLoop()
-    zero = start(loop, 0, lambda: Station(0))
-    start(loop, 1, lambda: Station(1))
-    wait(loop, 1)
-    loop.kill(HOSTS[1])
-    wait(loop, 1)
+    simulation = Simulation()
+    zero = start(simulation, 0, lambda: Station(0))
+    start(simulation, 1, lambda: Station(1))
+    wait(simulation, 1)
+    simulation.kill(HOSTS[1])
+    wait(simulation, 1)
     assert ("lost", 1) in zero.events
     zero.say(1, "into the void")
-    again = start(loop, 1, lambda: Station(1))
-    wait(loop, 3)
+    again = start(simulation, 1, lambda: Station(1))
+    wait(simulation, 3)
     zero.say(1, "hello again")
-    wait(loop, 1)
+    wait(simulation, 1)
     assert again.heard == [(0, ["hello again"])]
 
 
 def test_a_partition_is_noticed_by_silence() -> None:
-    loop = VirtualLoop()
-    zero, one = start(loop, 0, lambda: Station(0)), start(loop, 1, lambda: Station(1))
-    wait(loop, 1)
-    loop.partition(HOSTS[0], HOSTS[1])
-    wait(loop, 8)
+    simulation = Simulation()
+    zero, one = start(simulation, 0, lambda: Station(0)), start(simulation, 1, lambda: Station(1))
+    wait(simulation, 1)
+    simulation.network.cut(HOSTS[0], HOSTS[1])
+    simulation.network.cut(HOSTS[1], HOSTS[0])
+    wait(simulation, 8)
     assert ("lost", 1) in zero.events and ("lost", 0) in one.events
-    loop.heal()
-    wait(loop, 10)
+    simulation.network.mend(HOSTS[0], HOSTS[1])
+    simulation.network.mend(HOSTS[1], HOSTS[0])
+    wait(simulation, 10)
     zero.say(1, "together")
-    wait(loop, 1)
+    wait(simulation, 1)
     assert one.heard == [(0, ["together"])]
 
 
 def test_a_peer_of_another_cluster_is_refused_and_both_say_so(caplog: pytest.LogCaptureFixture) -> None:
-    loop = VirtualLoop()
+    simulation = Simulation()
     with caplog.at_level(logging.WARNING):
-        zero = start(loop, 0, lambda: Station(0))
-        one = start(loop, 1, lambda: Station(1, cluster="stock"))
-        wait(loop, 5)
+        zero = start(simulation, 0, lambda: Station(0))
+        one = start(simulation, 1, lambda: Station(1, cluster="stock"))
+        wait(simulation, 5)
     assert not zero.links.by_peer[1].connected and not one.links.by_peer[0].connected
     refusals = [
         record.message for record in caplog.records if "cluster 'stock', this node to 'orders'" in record.message
@@ -132,8 +132,8 @@ def test_a_peer_of_another_cluster_is_refused_and_both_say_so(caplog: pytest.Log
 
 
 def test_garbage_at_the_peer_port_is_refused_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    loop = VirtualLoop()
-    zero, one = start(loop, 0, lambda: Station(0)), start(loop, 1, lambda: Station(1))
+    simulation = Simulation()
+    zero, one = start(simulation, 0, lambda: Station(0)), start(simulation, 1, lambda: Station(1))
 
     async def stranger(first_bytes: bytes) -> None:
         reader, writer = await asyncio.open_connection(HOSTS[1], PORT)
@@ -141,10 +141,11 @@ def test_garbage_at_the_peer_port_is_refused_and_harms_nobody(caplog: pytest.Log
         await reader.read(1 << 16)
         writer.close()
 
-    with loop.machine("10.0.0.9"), caplog.at_level(logging.WARNING):
+    elsewhere = simulation.boot("10.0.0.9")
+    with caplog.at_level(logging.WARNING):
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x05hello", b"\xff" * 4, b""):
-            loop.run_until_complete(stranger(garbage))
+            simulation.run(elsewhere, stranger(garbage))
     zero.say(1, "still here")
-    wait(loop, 1)
+    wait(simulation, 1)
     assert one.heard == [(0, ["still here"])]
     assert sum("refused a peer connection" in record.message for record in caplog.records) == 4

@@ -1,4 +1,4 @@
-"""Snapshots between two machines on a virtual loop: what arrives, and what is done about a transfer that goes wrong."""
+"""Snapshots between two simulated machines: what arrives, and what is done about a transfer that goes wrong."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from quorate.net.frames import FrameEncoder
 from quorate.net.handshake import Handshake, LocalIdentity, Purpose, Welcome
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import Offer, TransferFailed, TransferReceiver, send_snapshot
+from quorate.simulation.disk import SimulatedDisk
+from quorate.simulation.scheduler import Simulation
 from quorate.storage.snapshots import SnapshotInfo, Snapshots
-from tests.support.memory_disk import MemoryDisk
-from tests.support.virtual_loop import VirtualLoop
 
 SENDER, TAKER = "10.0.0.1", "10.0.0.2"
 PORT = 7400
@@ -35,7 +35,7 @@ class Taker:
     """A node that takes snapshots of group 1, and nothing else."""
 
     def __init__(self, service: str = "zookeeper") -> None:
-        self.disk = MemoryDisk()
+        self.disk = SimulatedDisk()
         self.snapshots = Snapshots(self.disk)
         self.arrived: list[tuple[int, Offer]] = []
         transfers = TransferReceiver(self.snapshots, {1: service}, self._arrived)
@@ -57,15 +57,16 @@ class Taker:
         raise AssertionError("no messages here")
 
 
-def start_taker(loop: VirtualLoop, service: str = "zookeeper") -> Taker:
+def start_taker(simulation: Simulation, service: str = "zookeeper") -> Taker:
     async def begin() -> Taker:
         taker = Taker(service)
         await taker.listener.start(TAKER, PORT)
         return taker
 
-    with loop.machine(TAKER):
-        taker: Taker = loop.run_until_complete(begin())
-        return taker
+    machine = simulation.boot(TAKER)
+    taker = simulation.run(machine, begin())
+    taker.disk.attach(machine)
+    return taker
 
 
 async def write(snapshots: Snapshots, position: int = 7) -> SnapshotInfo:
@@ -80,20 +81,20 @@ async def send(snapshots: Snapshots, info: SnapshotInfo, generation: int = 5) ->
 
 
 def test_a_snapshot_arrives_whole() -> None:
-    loop = VirtualLoop()
-    taker = start_taker(loop)
-    source = Snapshots(MemoryDisk())
-    with loop.machine(SENDER):
-        info = loop.run_until_complete(write(source))
-        loop.run_until_complete(send(source, info))
+    simulation = Simulation()
+    taker = start_taker(simulation)
+    source = Snapshots(SimulatedDisk())
+    sender = simulation.boot(SENDER)
+    info = simulation.run(sender, write(source))
+    simulation.run(sender, send(source, info))
     assert [(peer, offer.position, offer.generation) for peer, offer in taker.arrived] == [(0, 7, 5)]
     assert list(taker.snapshots.open(info)) == SLICES
 
 
 def test_a_snapshot_arrives_although_a_newer_one_replaces_it_meanwhile() -> None:
-    loop = VirtualLoop()
-    taker = start_taker(loop)
-    source = Snapshots(MemoryDisk())
+    simulation = Simulation()
+    taker = start_taker(simulation)
+    source = Snapshots(SimulatedDisk())
 
     async def scenario() -> SnapshotInfo:
         info = await write(source)
@@ -105,15 +106,15 @@ def test_a_snapshot_arrives_although_a_newer_one_replaces_it_meanwhile() -> None
         await sending
         return info
 
-    with loop.machine(SENDER):
-        info = loop.run_until_complete(scenario())
+    sender = simulation.boot(SENDER)
+    info = simulation.run(sender, scenario())
     assert list(taker.snapshots.open(info)) == SLICES
 
 
 def test_a_snapshot_that_is_gone_before_it_is_sent_fails_the_transfer() -> None:
-    loop = VirtualLoop()
-    start_taker(loop)
-    source = Snapshots(MemoryDisk())
+    simulation = Simulation()
+    start_taker(simulation)
+    source = Snapshots(SimulatedDisk())
 
     async def scenario() -> None:
         info = await write(source)
@@ -121,15 +122,15 @@ def test_a_snapshot_that_is_gone_before_it_is_sent_fails_the_transfer() -> None:
         with pytest.raises(TransferFailed, match="cannot be opened"):
             await send(source, info)
 
-    with loop.machine(SENDER):
-        loop.run_until_complete(scenario())
+    sender = simulation.boot(SENDER)
+    simulation.run(sender, scenario())
 
 
 @pytest.mark.parametrize("last_words", ["nothing", "welcome"])
 def test_a_peer_that_falls_silent_fails_the_transfer(last_words: str) -> None:
     """It accepts the connection and does not read; and it says welcome, but takes no chunk."""
-    loop = VirtualLoop()
-    source = Snapshots(MemoryDisk())
+    simulation = Simulation()
+    source = Snapshots(SimulatedDisk())
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if last_words == "welcome":
@@ -138,52 +139,52 @@ def test_a_peer_that_falls_silent_fails_the_transfer(last_words: str) -> None:
 
     async def scenario() -> None:
         info = await write(source)
-        began_s = loop.time()
+        began_s = simulation.now_s
         with pytest.raises(TransferFailed, match="node 1 was silent for too long"):
             await send_snapshot(handshake(0), (MUTE, PORT), 1, source, info, 1, 5)
-        assert loop.time() - began_s < 60
+        assert simulation.now_s - began_s < 60
 
-    with loop.machine(MUTE):
-        loop.run_until_complete(asyncio.start_server(mute, MUTE, PORT))
-    with loop.machine(SENDER):
-        loop.run_until_complete(asyncio.wait_for(scenario(), 3600))
+    simulation.run(simulation.boot(MUTE), asyncio.start_server(mute, MUTE, PORT))
+    sender = simulation.boot(SENDER)
+    simulation.run(sender, asyncio.wait_for(scenario(), 3600))
 
 
 def test_a_refused_offer_ends_the_transfer_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    loop = VirtualLoop()
-    taker = start_taker(loop, "another")
-    source = Snapshots(MemoryDisk())
+    simulation = Simulation()
+    taker = start_taker(simulation, "another")
+    source = Snapshots(SimulatedDisk())
 
     async def scenario() -> None:
         info = await write(source)
         with pytest.raises(TransferFailed, match="node 1: group 1 is 'another' here, not 'zookeeper'"):
             await send(source, info)
 
-    with loop.machine(SENDER), caplog.at_level(logging.WARNING):
-        loop.run_until_complete(scenario())
-        loop.run_until_complete(asyncio.sleep(60))
+    sender = simulation.boot(SENDER)
+    with caplog.at_level(logging.WARNING):
+        simulation.run(sender, scenario())
+        simulation.run(sender, asyncio.sleep(60))
     assert taker.disk.list("snapshots") == []
     assert caplog.records == []
 
 
 def test_a_full_disk_at_the_other_end_ends_the_transfer_with_its_reason() -> None:
-    loop = VirtualLoop()
-    taker = start_taker(loop)
+    simulation = Simulation()
+    taker = start_taker(simulation)
     taker.disk.capacity_bytes = 1000
-    source = Snapshots(MemoryDisk())
+    source = Snapshots(SimulatedDisk())
 
     async def scenario() -> None:
         info = await write(source)
         with pytest.raises(TransferFailed, match="node 1: cannot store it: no room"):
             await send(source, info)
 
-    with loop.machine(SENDER):
-        loop.run_until_complete(scenario())
+    sender = simulation.boot(SENDER)
+    simulation.run(sender, scenario())
 
 
 def test_a_sender_that_falls_silent_is_cut_off_and_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    loop = VirtualLoop()
-    taker = start_taker(loop)
+    simulation = Simulation()
+    taker = start_taker(simulation)
 
     async def stop_half_way() -> None:
         _, writer = await asyncio.open_connection(TAKER, PORT)
@@ -193,27 +194,28 @@ def test_a_sender_that_falls_silent_is_cut_off_and_leaves_nothing(caplog: pytest
         assert len(taker.disk.list("snapshots")) == 1
         await asyncio.sleep(60)
 
-    with loop.machine(SENDER), caplog.at_level(logging.WARNING):
-        loop.run_until_complete(stop_half_way())
+    sender = simulation.boot(SENDER)
+    with caplog.at_level(logging.WARNING):
+        simulation.run(sender, stop_half_way())
     assert taker.disk.list("snapshots") == []
     assert any("silent" in message for message in caplog.messages)
 
 
 def test_a_slow_disk_at_the_other_end_is_waited_for() -> None:
-    loop = VirtualLoop()
-    taker = start_taker(loop)
-    taker.disk.sync_delay_s = 20
-    source = Snapshots(MemoryDisk())
-    with loop.machine(SENDER):
-        info = loop.run_until_complete(write(source))
-        loop.run_until_complete(send(source, info))
+    simulation = Simulation()
+    taker = start_taker(simulation)
+    taker.disk.sync_s = (20, 20)
+    source = Snapshots(SimulatedDisk())
+    sender = simulation.boot(SENDER)
+    info = simulation.run(sender, write(source))
+    simulation.run(sender, send(source, info))
     assert list(taker.snapshots.open(info)) == SLICES
 
 
 def test_a_newer_transfer_of_a_group_ends_the_older_one() -> None:
-    loop = VirtualLoop()
-    taker = start_taker(loop)
-    source = Snapshots(MemoryDisk())
+    simulation = Simulation()
+    taker = start_taker(simulation)
+    source = Snapshots(SimulatedDisk())
 
     async def scenario() -> SnapshotInfo:
         info = await write(source)
@@ -226,7 +228,7 @@ def test_a_newer_transfer_of_a_group_ends_the_older_one() -> None:
         await send(source, info, generation=6)
         return info
 
-    with loop.machine(SENDER):
-        info = loop.run_until_complete(scenario())
+    sender = simulation.boot(SENDER)
+    info = simulation.run(sender, scenario())
     assert taker.disk.list("snapshots") == [info.path.removeprefix("snapshots/")]
     assert [offer.generation for _, offer in taker.arrived] == [6]

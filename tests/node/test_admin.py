@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate.node.admin import AdminListener, AdminPages, prometheus_lines
-from tests.support.virtual_loop import VirtualLoop
+from quorate.simulation.scheduler import Simulation
 
 
 def group(leader: int | None = 0) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_what_is_not_there_is_said_with_what_is() -> None:
 
 
 def ask(raw: bytes) -> bytes:
-    loop = VirtualLoop()
+    simulation = Simulation()
 
     async def exchange() -> bytes:
         listener = AdminListener(pages())
@@ -76,8 +76,7 @@ def ask(raw: bytes) -> bytes:
         await listener.stop()
         return answer
 
-    answer: bytes = loop.run_until_complete(exchange())
-    return answer
+    return simulation.run(simulation.boot("10.0.0.1"), exchange())
 
 
 def test_a_request_over_a_socket() -> None:

@@ -15,11 +15,11 @@ from quorate.consensus.records import SaveState
 from quorate.node import process
 from quorate.node.config import Address, ListenConfig, NodeConfig, StorageConfig
 from quorate.node.process import EXIT_DAMAGED_DATA, EXIT_FAILED, EXIT_OK, EXIT_WRONG_CONFIGURATION, ZOOKEEPER_GROUP
+from quorate.simulation.disk import SimulatedDisk
+from quorate.simulation.scheduler import Simulation
 from quorate.storage.disk import DiskFull
 from quorate.storage.identity import Identity
 from quorate.storage.log import Log
-from tests.support.memory_disk import MemoryDisk
-from tests.support.virtual_loop import VirtualLoop
 
 HOST = "10.0.0.1"
 SEGMENT_BYTES = 1 << 16
@@ -31,8 +31,8 @@ def unfrozen() -> Iterator[None]:
     gc.unfreeze()
 
 
-def run(disk: MemoryDisk, meanwhile: Callable[[], None] = lambda: None) -> int:
-    """Run a cluster of one on a virtual loop; `meanwhile` after it serves, and two seconds later SIGTERM."""
+def run(disk: SimulatedDisk, meanwhile: Callable[[], None] = lambda: None) -> int:
+    """Run a cluster of one on a simulated machine; `meanwhile` after it serves, and two seconds later SIGTERM."""
     address = Address(HOST, 3181)
     listen = ListenConfig(address, Address(HOST, 4181), Address(HOST, 2181))
     storage = StorageConfig(segment_bytes=SEGMENT_BYTES)
@@ -47,13 +47,16 @@ def run(disk: MemoryDisk, meanwhile: Callable[[], None] = lambda: None) -> int:
         stopping.set()
         return await running
 
-    loop = VirtualLoop()
-    with loop.machine(HOST):
-        code: int = loop.run_until_complete(scenario())
-        return code
+    simulation = Simulation()
+    machine = simulation.boot(HOST)
+    disk.attach(machine)
+    try:
+        return simulation.run(machine, scenario())
+    finally:
+        disk.detach()
 
 
-def used(disk: MemoryDisk) -> MemoryDisk:
+def used(disk: SimulatedDisk) -> SimulatedDisk:
     """The disk, with the identity and log of a node that ran."""
     Identity.open(disk, "paris", 0, "0" * 32)
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
@@ -61,35 +64,35 @@ def used(disk: MemoryDisk) -> MemoryDisk:
     return disk
 
 
-def unreadable_hard_state() -> MemoryDisk:
-    disk = used(MemoryDisk())
+def unreadable_hard_state() -> SimulatedDisk:
+    disk = used(SimulatedDisk())
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.append(ZOOKEEPER_GROUP, [SaveState(b"?")])
     log.close()
     return disk
 
 
-def damaged_log() -> MemoryDisk:
-    disk = used(MemoryDisk())
+def damaged_log() -> SimulatedDisk:
+    disk = used(SimulatedDisk())
     disk.flip_bit("log/0000000000000001.segment", 8 * 70)
     return disk
 
 
-def missing_log() -> MemoryDisk:
-    disk = MemoryDisk()
+def missing_log() -> SimulatedDisk:
+    disk = SimulatedDisk()
     Identity.open(disk, "paris", 0, "0" * 32)
     return disk
 
 
-def another_node() -> MemoryDisk:
-    disk = MemoryDisk()
+def another_node() -> SimulatedDisk:
+    disk = SimulatedDisk()
     Identity.open(disk, "paris", 1, "0" * 32)
     Log.open(disk, segment_bytes=SEGMENT_BYTES)[0].close()
     return disk
 
 
-def failing_disk() -> MemoryDisk:
-    disk = used(MemoryDisk())
+def failing_disk() -> SimulatedDisk:
+    disk = used(SimulatedDisk())
     disk.failing_syncs = True
     return disk
 
@@ -102,11 +105,11 @@ def failing_disk() -> MemoryDisk:
         (missing_log, EXIT_DAMAGED_DATA, "its log is gone"),
         (another_node, EXIT_WRONG_CONFIGURATION, "belongs to node 1, not node 0"),
         (failing_disk, EXIT_FAILED, "the log could not be made ready"),
-        (lambda: MemoryDisk(capacity_bytes=SEGMENT_BYTES - 1), EXIT_FAILED, "no space left"),
+        (lambda: SimulatedDisk(capacity_bytes=SEGMENT_BYTES - 1), EXIT_FAILED, "no space left"),
     ],
 )
 def test_a_node_that_cannot_start_says_why(
-    make: Callable[[], MemoryDisk], code: int, said: str, caplog: pytest.LogCaptureFixture
+    make: Callable[[], SimulatedDisk], code: int, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
         assert run(make()) == code
@@ -116,15 +119,16 @@ def test_a_node_that_cannot_start_says_why(
 
 
 def test_a_stopped_node_ends_well(caplog: pytest.LogCaptureFixture) -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
     with caplog.at_level(logging.ERROR):
         assert run(disk) == EXIT_OK
     assert caplog.records == []
-    assert run(disk.crash(Random(1))) == EXIT_OK
+    disk.lose_power(Random(1))
+    assert run(disk) == EXIT_OK
 
 
 def test_a_node_whose_disk_fails_stops_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    disk = MemoryDisk()
+    disk = SimulatedDisk()
 
     def fail() -> None:
         disk.failing_syncs = True
@@ -144,7 +148,7 @@ def test_a_disk_that_is_full_or_fails_at_the_very_end_is_said_in_one_line(
 
     monkeypatch.setattr(Log, "close", no_room)
     with caplog.at_level(logging.ERROR):
-        assert run(MemoryDisk()) == EXIT_FAILED
+        assert run(SimulatedDisk()) == EXIT_FAILED
     (record,) = caplog.records
     assert "no room for segment 9 of the log" in record.getMessage()
     assert not record.exc_info
@@ -158,7 +162,7 @@ def test_a_bug_of_ours_is_shown_with_its_trace(
         raise AssertionError("a bug of ours")
 
     with caplog.at_level(logging.ERROR):
-        assert run(MemoryDisk(), lambda: monkeypatch.setattr(Log, "sync", bug)) == EXIT_FAILED
+        assert run(SimulatedDisk(), lambda: monkeypatch.setattr(Log, "sync", bug)) == EXIT_FAILED
     (record,) = caplog.records
     assert "a bug of ours" in record.getMessage()
     assert record.exc_info

@@ -19,7 +19,7 @@ from quorate.services.interface import DoorConfig, Refused
 from quorate.services.zookeeper.commands import expire_session
 from quorate.services.zookeeper.door import Expiry, ZooKeeperDoor
 from quorate.services.zookeeper.store import Store
-from tests.support.virtual_loop import VirtualLoop
+from quorate.simulation.scheduler import Simulation
 
 T = TypeVar("T")
 
@@ -262,11 +262,12 @@ class ClusterThread:
         return await Cluster(self._size, **self._limits).__aenter__()
 
 
-def on_virtual_loop(work: Callable[[], Coroutine[Any, Any, T]], seed: int = 1) -> T:
-    """Run to the end in virtual time."""
-    loop = VirtualLoop(seed)
-    try:
-        result: T = loop.run_until_complete(work())
-        return result
-    finally:
-        loop.close()
+def on_simulated_loop(work: Callable[[], Coroutine[Any, Any, T]], seed: int = 1) -> T:
+    """Run to the end in simulated time, on one machine."""
+    simulation = Simulation(seed)
+    machine = simulation.boot("127.0.0.1")
+
+    async def begin() -> T:
+        return await work()
+
+    return simulation.run(machine, begin())

@@ -121,7 +121,7 @@ class Raw:
         return True
 
     async def is_silent(self, seconds: float = 0.3) -> bool:
-        """True where nothing comes for so long (virtual time, on the virtual loop)."""
+        """True where nothing comes for so long (simulated time, on the simulated loop)."""
         try:
             async with asyncio.timeout(seconds):
                 await self.reader.readexactly(1)

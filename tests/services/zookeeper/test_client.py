@@ -27,7 +27,7 @@ from quorate.client.zookeeper_errors import (
 from quorate.client.zookeeper_watches import WatchEvent
 from quorate.services.interface import Refused
 from quorate.services.zookeeper.protocol import ANYONE, AccessRule, EventType
-from tests.services.zookeeper.harness import Cluster, on_virtual_loop
+from tests.services.zookeeper.harness import Cluster, on_simulated_loop
 
 
 def client_of(cluster: Cluster, node: int | None = None, timeout_ms: int = 4_000) -> ZooKeeperClient:
@@ -43,7 +43,7 @@ def on_uvloop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     uvloop.run(work())
 
 
-@pytest.mark.parametrize("run", [on_asyncio, on_uvloop, on_virtual_loop])
+@pytest.mark.parametrize("run", [on_asyncio, on_uvloop, on_simulated_loop])
 def test_every_call(run: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]) -> None:
     async def work() -> None:
         async with Cluster(3) as cluster, client_of(cluster) as client:
@@ -95,7 +95,7 @@ def test_errors_are_typed() -> None:
             assert (failure.value.failed_index, failure.value.code) == (1, -101)
             assert await client.exists("/m") is None
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_calls_are_pipelined_in_order() -> None:
@@ -104,7 +104,7 @@ def test_calls_are_pipelined_in_order() -> None:
             made = [client.create("/n-", sequential=True) for _ in range(100)]
             assert await asyncio.gather(*made) == [f"/n-{number:010}" for number in range(100)]
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_watch_is_called_once_and_before_the_change_can_be_read() -> None:
@@ -123,7 +123,7 @@ def test_a_watch_is_called_once_and_before_the_change_can_be_read() -> None:
             await reader.sync()
             assert events[1:] == [WatchEvent(EventType.CREATED, "/b"), WatchEvent(EventType.CHILDREN_CHANGED, "/")]
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_each_task_finds_the_zxid_and_the_place_of_its_own_answer() -> None:
@@ -149,7 +149,7 @@ def test_each_task_finds_the_zxid_and_the_place_of_its_own_answer() -> None:
             assert client.unasked_events == 0
             assert client.server == cluster.endpoints[0]
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_an_event_that_nobody_waits_for_is_counted() -> None:
@@ -166,7 +166,7 @@ def test_an_event_that_nobody_waits_for_is_counted() -> None:
             await client.sync()
             assert client.unasked_events == 1
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_session_survives_a_lost_connection_with_its_watches_and_ephemerals() -> None:
@@ -192,7 +192,7 @@ def test_a_session_survives_a_lost_connection_with_its_watches_and_ephemerals() 
             stat = await client.exists("/e")
             assert stat is not None and stat.ephemeral_owner == session
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_calls_in_flight_are_lost_and_calls_made_meanwhile_wait() -> None:
@@ -214,7 +214,7 @@ def test_calls_in_flight_are_lost_and_calls_made_meanwhile_wait() -> None:
             # It had been sent and was applied: nobody could know.
             assert (await client.get("/a"))[1].version == 1
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_an_idle_client_keeps_its_session_by_pings() -> None:
@@ -226,7 +226,7 @@ def test_an_idle_client_keeps_its_session_by_pings() -> None:
             # The same generation: it never had to come back.
             assert cluster.nodes[1].store.sessions == sessions
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_an_expired_session_is_final() -> None:
@@ -246,7 +246,7 @@ def test_an_expired_session_is_final() -> None:
             assert ended == [WatchEvent(WatchEvent.SESSION_ENDED, "/")]
             await client.close()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_closed_client_has_ended_its_session_and_takes_no_calls() -> None:
@@ -260,7 +260,7 @@ def test_a_closed_client_has_ended_its_session_and_takes_no_calls() -> None:
             with pytest.raises(ClientClosed):
                 await client.get("/")
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_refused_write_may_be_told_from_a_lost_one() -> None:
@@ -276,7 +276,7 @@ def test_a_refused_write_may_be_told_from_a_lost_one() -> None:
             cluster.release()
             assert client.state is State.CONNECTED
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_watch_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -290,7 +290,7 @@ def test_a_watch_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) ->
             await client.set("/a", b"1")
             assert (await client.get("/a"))[0] == b"1"
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
     assert "the watch of /a raised" in caplog.text
 
 
@@ -307,7 +307,7 @@ def test_a_server_that_speaks_something_else_is_left() -> None:
             await client.close()
             server.close()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_hosts_are_checked() -> None:

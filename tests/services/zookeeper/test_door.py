@@ -26,7 +26,7 @@ from quorate.services.zookeeper.protocol import (
     PathAndWatch,
 )
 from quorate.services.zookeeper.tree import NO_CHILDREN, Znode
-from tests.services.zookeeper.harness import Cluster, on_virtual_loop
+from tests.services.zookeeper.harness import Cluster, on_simulated_loop
 from tests.services.zookeeper.raw import Raw, data_of
 
 
@@ -38,7 +38,7 @@ def on_uvloop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     uvloop.run(work())
 
 
-@pytest.mark.parametrize("run", [on_asyncio, on_uvloop, on_virtual_loop])
+@pytest.mark.parametrize("run", [on_asyncio, on_uvloop, on_simulated_loop])
 def test_a_pipeline_of_reads_and_writes_is_answered_in_order_each_seeing_what_came_before(
     run: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
 ) -> None:
@@ -75,7 +75,7 @@ def test_pipelined_writes_are_submitted_in_one_batch() -> None:
                 assert (await raw.reply())[0] == number
             assert cluster.nodes[1].group.submissions == before + 1
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_an_unknown_operation_is_unimplemented_in_its_place_and_the_connection_lives_on() -> None:
@@ -90,7 +90,7 @@ def test_an_unknown_operation_is_unimplemented_in_its_place_and_the_connection_l
             replies = [await raw.reply() for _ in range(5)]
             assert [(xid, code) for xid, _, code, _ in replies] == [(1, 0), (2, -6), (3, -6), (4, -6), (5, 0)]
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_record_that_is_none_is_a_marshalling_error_and_the_connection_lives_on() -> None:
@@ -102,7 +102,7 @@ def test_a_record_that_is_none_is_a_marshalling_error_and_the_connection_lives_o
             code, _ = await raw.call(2, Op.GET_DATA, PathAndWatch(b"/", False).encode())
             assert code == 0
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_reads_of_every_kind() -> None:
@@ -132,7 +132,7 @@ def test_reads_of_every_kind() -> None:
                 assert await raw.call(8, op, PathAndWatch(b"/none", False).encode()) == (ErrorCode.NO_NODE, b"")
             assert await raw.call(9, Op.GET_ACL, pack_buffer(b"/none")) == (ErrorCode.NO_NODE, b"")
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_multi_read_answers_each_part() -> None:
@@ -159,7 +159,7 @@ def test_multi_read_answers_each_part() -> None:
             assert sorted(reader.strings("children")) == [b"config", b"quota"]
             assert body[reader.at :] == MULTI_END
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_null_data_comes_back_as_null() -> None:
@@ -170,7 +170,7 @@ def test_null_data_comes_back_as_null() -> None:
             _, body = await raw.call(2, Op.GET_DATA, PathAndWatch(b"/a", False).encode())
             assert body[:4] == NULL
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_auth_by_digest_is_taken_down_and_another_scheme_ends_the_connection() -> None:
@@ -184,7 +184,7 @@ def test_auth_by_digest_is_taken_down_and_another_scheme_ends_the_connection() -
             assert await raw.call(-4, Op.AUTH, AuthPacket(b"kerberos", b"x").encode()) == (ErrorCode.AUTH_FAILED, b"")
             assert await raw.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_sync_waits_for_the_barrier_and_holds_back_what_follows() -> None:
@@ -200,7 +200,7 @@ def test_sync_waits_for_the_barrier_and_holds_back_what_follows() -> None:
             assert (xid, code, record) == (1, 0, pack_buffer(b"/a"))
             assert (await raw.reply())[0] == 2
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_sync_that_no_leader_answers_ends_the_connection() -> None:
@@ -211,7 +211,7 @@ def test_a_sync_that_no_leader_answers_ends_the_connection() -> None:
             raw.send(1, Op.SYNC, pack_buffer(b"/a"))
             assert await raw.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 # --- outcomes that nobody knows, and refusals -------------------------------------------------
@@ -235,7 +235,7 @@ def test_lost_writes_end_their_connections_and_no_others(caplog: pytest.LogCaptu
             assert code == 0
         assert "closing 1 connections: the outcome of 2 requests is unknown" in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("outcome", ["lost", "refused"])
@@ -273,7 +273,7 @@ def test_a_write_that_came_in_the_turn_in_which_an_earlier_one_was_lost_is_never
             assert [find(path) for path in (b"/earlier", b"/later", b"/after")] == [None] * 3
             assert len(door._connections) == 1
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_the_writes_of_a_client_that_hangs_up_behind_them_are_done() -> None:
@@ -287,7 +287,7 @@ def test_the_writes_of_a_client_that_hangs_up_behind_them_are_done() -> None:
             await asyncio.sleep(0.1)
             assert cluster.nodes[1].store.tree.get(b"/a") is not None
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("why", [Refused.NO_LEADER, Refused.STOPPING])
@@ -301,7 +301,7 @@ def test_a_write_that_no_leader_takes_ends_the_connection(why: Refused) -> None:
             cluster.refuse(why)
             assert await raw.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_write_refused_for_a_full_disk_is_answered_in_its_place() -> None:
@@ -326,7 +326,7 @@ def test_a_write_refused_for_a_full_disk_is_answered_in_its_place() -> None:
                 (3, ErrorCode.NO_NODE),
             ]
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 # --- limits --------------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def test_an_oversized_frame_ends_the_connection_with_a_line(caplog: pytest.LogCa
             assert (await other.call(1, Op.EXISTS, PathAndWatch(b"/b", False).encode()))[0] == ErrorCode.NO_NODE
         assert "the limit is 10000" in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("head", [struct.pack(">i", -1), struct.pack(">i", 0), struct.pack(">i", 7) + bytes(7)])
@@ -355,7 +355,7 @@ def test_a_frame_that_cannot_be_a_request_ends_the_connection(head: bytes, caplo
             assert await raw.is_closed()
         assert "a request has at least 8" in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_a_wrong_opening_ends_the_connection_with_a_line(
             assert await raw.is_closed()
         assert line in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_handshake_may_come_byte_by_byte_and_must_come_in_time(caplog: pytest.LogCaptureFixture) -> None:
@@ -399,7 +399,7 @@ def test_a_handshake_may_come_byte_by_byte_and_must_come_in_time(caplog: pytest.
             assert 9.9 < asyncio.get_running_loop().time() - started < 10.5
         assert "did not open a session in time" in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_one_connection_too_many_is_refused(caplog: pytest.LogCaptureFixture) -> None:
@@ -414,7 +414,7 @@ def test_one_connection_too_many_is_refused(caplog: pytest.LogCaptureFixture) ->
             assert (await kept[1].call(1, Op.EXISTS, PathAndWatch(b"/", False).encode()))[0] == 0
         assert "one more than the 2 that are allowed" in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_no_more_requests_are_in_flight_than_allowed() -> None:
@@ -430,7 +430,7 @@ def test_no_more_requests_are_in_flight_than_allowed() -> None:
             for number in range(1, 101):
                 assert (await raw.reply())[0] == number
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_client_that_sends_while_its_writes_wait_is_not_read_without_bound() -> None:
@@ -449,7 +449,7 @@ def test_a_client_that_sends_while_its_writes_wait_is_not_read_without_bound() -
                 assert (await raw.reply())[0] == number
             assert connection.reading
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_congested_group_is_not_fed_and_relief_lets_it_go_on() -> None:
@@ -464,7 +464,7 @@ def test_a_congested_group_is_not_fed_and_relief_lets_it_go_on() -> None:
             cluster.congest(1, False)
             assert (await raw.reply())[0] == 2
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_client_that_reads_nothing_is_not_read_from_and_holds_little_memory() -> None:
@@ -563,7 +563,7 @@ def test_bad_clients_cannot_flood_the_log(caplog: pytest.LogCaptureFixture) -> N
             await asyncio.sleep(0.1)
 
     with caplog.at_level(logging.WARNING):
-        on_virtual_loop(work)
+        on_simulated_loop(work)
     assert 1 <= len(caplog.records) <= 30
 
 

@@ -24,7 +24,7 @@ from quorate.services.zookeeper.protocol import (
     SetWatches,
     pack_multi,
 )
-from tests.services.zookeeper.harness import Cluster, on_virtual_loop
+from tests.services.zookeeper.harness import Cluster, on_simulated_loop
 from tests.services.zookeeper.raw import Raw
 
 PATHS = st.sampled_from([b"/", b"", b"/a", b"/a/b", b"a", b"//", b"/a/", b"/\xff", b"/a\0", b"/zookeeper", b"/c"])
@@ -101,7 +101,7 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200), CUTS, st.booleans())
 def test_random_bytes(data: bytes, cuts: list[int], with_session: bool) -> None:
-    on_virtual_loop(lambda: survives(cut(data, cuts), with_session))
+    on_simulated_loop(lambda: survives(cut(data, cuts), with_session))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -113,7 +113,7 @@ def test_well_formed_frames_with_some_bytes_changed(
     for at, byte in mutations:
         if at < len(changed):
             changed[at] = byte
-    on_virtual_loop(lambda: survives(cut(bytes(changed), cuts), True))
+    on_simulated_loop(lambda: survives(cut(bytes(changed), cuts), True))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -123,4 +123,4 @@ def test_connect_requests_with_some_bytes_changed(mutations: list[tuple[int, int
     changed = bytearray(struct.pack(">i", len(request)) + request + bytes(20))
     for at, byte in mutations:
         changed[at % 50] = byte
-    on_virtual_loop(lambda: survives(cut(bytes(changed[:size]), cuts), False))
+    on_simulated_loop(lambda: survives(cut(bytes(changed[:size]), cuts), False))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.services.zookeeper.harness import Cluster, on_virtual_loop
+from tests.services.zookeeper.harness import Cluster, on_simulated_loop
 from tests.services.zookeeper.raw import Raw
 
 
@@ -23,7 +23,7 @@ def test_ruok(ending: bytes) -> None:
         async with Cluster() as cluster:
             assert await ask(cluster.endpoints[0], b"ruok" + ending) == "imok"
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_srvr_and_stat_have_the_lines_that_parsers_look_for() -> None:
@@ -53,7 +53,7 @@ def test_srvr_and_stat_have_the_lines_that_parsers_look_for() -> None:
             assert "\nClients:\n /127.0.0.1:" in stat
             assert "(queued=0,recved=1,sent=1)" in stat
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_single_node_is_standalone_and_one_without_a_leader_does_not_serve() -> None:
@@ -66,7 +66,7 @@ def test_a_single_node_is_standalone_and_one_without_a_leader_does_not_serve() -
             assert await ask(cluster.endpoints[0], b"isro") == "null"
             assert await ask(cluster.endpoints[0], b"ruok") == "imok"
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_mntr_is_tabbed_pairs() -> None:
@@ -79,7 +79,7 @@ def test_mntr_is_tabbed_pairs() -> None:
             assert values["zk_num_alive_connections"] == "1"
             assert float(values["zk_avg_latency"]) >= 0
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_conf_names_the_admin_endpoint_and_the_limits() -> None:
@@ -90,4 +90,4 @@ def test_conf_names_the_admin_endpoint_and_the_limits() -> None:
             assert values["serverId"] == "1"
             assert values["maxClientCnxns"] == "77"
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)

@@ -12,7 +12,7 @@ from quorate.services.zookeeper.door import MAX_SESSION_TIMEOUT_MS, MIN_SESSION_
 from quorate.services.zookeeper.errors import ErrorCode
 from quorate.services.zookeeper.jute import pack_buffer
 from quorate.services.zookeeper.protocol import PING_XID, ConnectRequest, Create, Op, PathAndWatch
-from tests.services.zookeeper.harness import Cluster, on_virtual_loop
+from tests.services.zookeeper.harness import Cluster, on_simulated_loop
 from tests.services.zookeeper.raw import Raw
 
 EXISTS_ROOT = PathAndWatch(b"/", False).encode()
@@ -38,7 +38,7 @@ def test_the_timeout_is_negotiated(asked_ms: int, granted_ms: int) -> None:
             assert len(raw.password) == 16
             assert raw.password != bytes(16)
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_session_moves_to_another_node_with_its_password() -> None:
@@ -54,7 +54,7 @@ def test_a_session_moves_to_another_node_with_its_password() -> None:
             assert await first.is_closed()
             assert (await second.call(2, Op.EXISTS, EXISTS_ROOT))[0] == 0
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_session_that_comes_back_to_its_node_leaves_its_old_connection() -> None:
@@ -67,7 +67,7 @@ def test_a_session_that_comes_back_to_its_node_leaves_its_old_connection() -> No
             assert await first.is_closed(within_seconds=10)
             assert (await second.call(2, Op.EXISTS, EXISTS_ROOT))[0] == 0
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_writes_under_way_when_a_session_moves_are_refused_by_the_store() -> None:
@@ -85,7 +85,7 @@ def test_writes_under_way_when_a_session_moves_are_refused_by_the_store() -> Non
             assert (xid, code) == (1, ErrorCode.SESSION_MOVED)
             assert cluster.nodes[1].store.tree.get(b"/late") is None
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("outcome", ["applied", "refused"])
@@ -116,7 +116,7 @@ def test_a_former_owner_answers_its_writes_under_way_before_it_refuses_what_foll
             ]
             assert await first.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("wrong", ["password", "session"])
@@ -131,7 +131,7 @@ def test_a_wrong_password_or_session_is_told_that_it_has_expired(wrong: str) -> 
             assert await other.is_closed()
             assert (await first.call(1, Op.EXISTS, EXISTS_ROOT))[0] == 0
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_client_that_has_seen_more_than_this_node_is_refused(caplog: pytest.LogCaptureFixture) -> None:
@@ -142,7 +142,7 @@ def test_a_client_that_has_seen_more_than_this_node_is_refused(caplog: pytest.Lo
             assert await raw.is_closed()
         assert "has seen zxid 0x1234, our last zxid is 0x0" in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_client_that_has_seen_what_is_just_being_applied_is_let_in_behind_the_barrier() -> None:
@@ -158,7 +158,7 @@ def test_a_client_that_has_seen_what_is_just_being_applied_is_let_in_behind_the_
             cluster.release()
             assert len(await late.frame()) == 37
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_closing_a_session_answers_deletes_its_ephemerals_and_hangs_up() -> None:
@@ -175,7 +175,7 @@ def test_closing_a_session_answers_deletes_its_ephemerals_and_hangs_up() -> None
             assert cluster.nodes[2].store.tree.get(b"/e") is None
             assert not cluster.nodes[2].store.sessions
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("node", [0, 1])
@@ -189,7 +189,7 @@ def test_a_silent_session_expires_after_its_timeout_and_its_connection_is_closed
             assert 1.9 < cluster.loop.time() - started < 2.3
             assert cluster.nodes[1].store.tree.get(b"/e") is None
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("node", [0, 1])
@@ -204,7 +204,7 @@ def test_pings_or_any_other_request_keep_a_session(node: int) -> None:
                 assert (await reading.call(1, Op.EXISTS, EXISTS_ROOT))[0] == 0
             assert len(cluster.nodes[1].store.sessions) == 2
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("node", [0, 1])
@@ -220,7 +220,7 @@ def test_a_ping_is_not_answered_while_the_leader_has_no_quorum(node: int, electi
             assert (await raw.reply())[0] == PING_XID
             assert await raw.is_silent()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_ping_is_answered_in_the_turn_of_the_loop_and_not_with_the_tick() -> None:
@@ -232,7 +232,7 @@ def test_a_ping_is_answered_in_the_turn_of_the_loop_and_not_with_the_tick() -> N
                 await ping(raw)
                 assert cluster.loop.time() - started < 0.01
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_ping_whose_note_was_lost_is_reported_again() -> None:
@@ -245,7 +245,7 @@ def test_a_ping_whose_note_was_lost_is_reported_again() -> None:
             cluster.silenced.clear()
             assert (await raw.reply())[0] == PING_XID
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_node_that_no_leader_vouches_for_hangs_up_on_its_clients(caplog: pytest.LogCaptureFixture) -> None:
@@ -261,7 +261,7 @@ def test_a_node_that_no_leader_vouches_for_hangs_up_on_its_clients(caplog: pytes
             assert await raw.is_closed()
         assert "no leader has confirmed their sessions" in caplog.text
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_no_ping_is_answered_once_expiry_was_proposed() -> None:
@@ -275,7 +275,7 @@ def test_no_ping_is_answered_once_expiry_was_proposed() -> None:
             cluster.release()
             assert await raw.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_an_attach_that_is_ahead_of_the_expiry_in_the_log_saves_the_session() -> None:
@@ -294,7 +294,7 @@ def test_an_attach_that_is_ahead_of_the_expiry_in_the_log_saves_the_session() ->
             await ping(again)
             assert raw.session in cluster.nodes[1].store.sessions
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_an_expiry_whose_outcome_is_unknown_is_proposed_again() -> None:
@@ -309,7 +309,7 @@ def test_an_expiry_whose_outcome_is_unknown_is_proposed_again() -> None:
             assert await raw.is_silent(0.5)
             assert await raw.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("election_timeout_ms", [ELECTION_TIMEOUT_MS, LONG_ELECTION_TIMEOUT_MS])
@@ -324,7 +324,7 @@ def test_a_new_leader_gives_every_session_its_whole_timeout_and_the_margin(elect
             whole_s = 2.0 + election_timeout_ms / 1000
             assert whole_s <= cluster.loop.time() - started < whole_s + 0.2
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_new_leader_vouches_for_nobody_before_it_has_applied_what_the_former_one_decided() -> None:
@@ -342,7 +342,7 @@ def test_a_new_leader_vouches_for_nobody_before_it_has_applied_what_the_former_o
             assert await raw.is_closed()
             assert raw.session not in cluster.nodes[2].store.sessions
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_leader_whose_store_is_replaced_keeps_the_clock_of_the_new_sessions() -> None:
@@ -362,7 +362,7 @@ def test_a_leader_whose_store_is_replaced_keeps_the_clock_of_the_new_sessions() 
                 assert cluster.loop.time() - restored < 5
             assert 2.0 + ELECTION_TIMEOUT_MS / 1000 <= cluster.loop.time() - restored < 2.6
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_nobody_expires_without_a_leader() -> None:
@@ -373,7 +373,7 @@ def test_nobody_expires_without_a_leader() -> None:
             await asyncio.sleep(30)
             assert len(cluster.nodes[1].store.sessions) == 1
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 @pytest.mark.parametrize("still_s", [0.3, 0.95, 5])
@@ -389,7 +389,7 @@ def test_a_leader_that_stood_still_blames_nobody(still_s: float) -> None:
             cluster._tick()
             await ping(raw)
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_leader_that_is_always_late_still_ends_sessions() -> None:
@@ -403,7 +403,7 @@ def test_a_leader_that_is_always_late_still_ends_sessions() -> None:
                 cluster._ticker.cancel()
             assert not cluster.nodes[1].store.sessions
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_lost_or_refused_opening_closes_the_connection() -> None:
@@ -416,7 +416,7 @@ def test_a_lost_or_refused_opening_closes_the_connection() -> None:
             cluster.lose()
             assert await raw.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_requests_sent_before_the_session_is_there_are_served_behind_it() -> None:
@@ -431,7 +431,7 @@ def test_requests_sent_before_the_session_is_there_are_served_behind_it() -> Non
             assert len(await raw.frame()) == 37
             assert [(await raw.reply())[0] for _ in range(2)] == [1, 2]
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_store_replaced_by_a_snapshot_closes_all_connections() -> None:
@@ -443,7 +443,7 @@ def test_a_store_replaced_by_a_snapshot_closes_all_connections() -> None:
             again = await Raw.open(cluster.endpoints[0], 10_000, raw.session, raw.password)
             assert again.session == raw.session
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_stopped_door_answers_what_it_can_and_hangs_up() -> None:
@@ -459,4 +459,4 @@ def test_a_stopped_door_answers_what_it_can_and_hangs_up() -> None:
             assert [(await raw.reply())[0] for _ in range(100)] == list(range(100))
             assert await raw.is_closed()
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)

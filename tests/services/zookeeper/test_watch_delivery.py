@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quorate.services.zookeeper.errors import ErrorCode
 from quorate.services.zookeeper.protocol import Delete, EventType, Op, PathAndMode, PathAndWatch, SetWatches
-from tests.services.zookeeper.harness import Cluster, on_virtual_loop
+from tests.services.zookeeper.harness import Cluster, on_simulated_loop
 from tests.services.zookeeper.raw import Raw, data_of
 
 
@@ -36,7 +36,7 @@ def test_the_event_comes_before_the_reply_of_the_write_and_of_any_read_that_show
                         assert data_of(record) == (b"%d" % number if told else b"%d" % (number - 1))
                 assert told
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_exists_on_a_missing_node_watches_its_creation() -> None:
@@ -50,7 +50,7 @@ def test_exists_on_a_missing_node_watches_its_creation() -> None:
             raw.send(3, Op.DELETE, Delete(b"/a").encode())
             assert (await raw.reply())[0] == 3
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_get_data_of_a_missing_node_watches_nothing() -> None:
@@ -61,7 +61,7 @@ def test_get_data_of_a_missing_node_watches_nothing() -> None:
                 assert (await raw.call(1, op, PathAndWatch(b"/a", True).encode()))[0] == ErrorCode.NO_NODE
             assert cluster.nodes[1].door.summary()["watches"] == 0
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_child_watches_and_deletion() -> None:
@@ -82,7 +82,7 @@ def test_child_watches_and_deletion() -> None:
             assert await raw.event() == (EventType.CHILDREN_CHANGED, b"/a")
             assert (await raw.reply())[0] == 7
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_the_end_of_a_session_tells_the_watchers_of_its_ephemerals() -> None:
@@ -96,7 +96,7 @@ def test_the_end_of_a_session_tells_the_watchers_of_its_ephemerals() -> None:
             owner.writer.transport.abort()
             assert await waiter.event() == (EventType.DELETED, b"/lock")
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_watches_set_again_elsewhere_tell_what_was_missed_before_their_reply() -> None:
@@ -132,7 +132,7 @@ def test_watches_set_again_elsewhere_tell_what_was_missed_before_their_reply() -
             other.send_set(9, b"/same", b"x")
             assert await again.event() == (EventType.DATA_CHANGED, b"/same")
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_set_watches_2_works_unless_it_asks_for_persistent_watches() -> None:
@@ -147,7 +147,7 @@ def test_set_watches_2_works_unless_it_asks_for_persistent_watches() -> None:
             raw.send_create(1, b"/a")
             assert await raw.event() == (EventType.CREATED, b"/a")
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_watches_can_be_looked_up_and_taken_back() -> None:
@@ -162,7 +162,7 @@ def test_watches_can_be_looked_up_and_taken_back() -> None:
             assert (await raw.call(6, Op.REMOVE_WATCHES, PathAndMode(b"/", 4).encode()))[0] == ErrorCode.NO_WATCHER
             assert (await raw.call(7, Op.REMOVE_WATCHES, PathAndMode(b"/", 9).encode()))[0] == ErrorCode.BAD_ARGUMENTS
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
 
 
 def test_a_closed_connection_takes_its_watches_with_it() -> None:
@@ -176,4 +176,4 @@ def test_a_closed_connection_takes_its_watches_with_it() -> None:
             await other.call(1, Op.EXISTS, PathAndWatch(b"/", False).encode())
             assert cluster.nodes[1].door.summary()["watches"] == 0
 
-    on_virtual_loop(work)
+    on_simulated_loop(work)
