@@ -101,6 +101,7 @@ class Trace:
 
     def send(self, place: str, time_s: float, to: str, text: str) -> int:
         """Record the sending of a message; its number, from 1, is to be given to `receive`."""
+        assert FAULTS not in (place, to), "faults neither send nor receive"
         self._last_message += 1
         self._record(place, time_s, "send", text, self._last_message, to)
         return self._last_message
@@ -225,6 +226,8 @@ class Trace:
             raise ValueError(f"event {event.number} follows event {self._last_number}")
         if (event.kind in ("send", "receive")) != (event.message is not None):
             raise ValueError(f'kind "{event.kind}" and message {event.message} do not go together')
+        if event.message is not None and FAULTS in (event.place, event.peer):
+            raise ValueError(f"{FAULTS} neither send nor receive")
         self._check_clocks(event)
         self._last_message = max(self._last_message, event.message or 0)
         self._append(event)
