@@ -60,7 +60,7 @@ class Simulation:
         self._numbers = 0
         self._horizon_s = math.inf
         self._graveyard: list[Machine] = []
-        self._error: UnhandledError | None = None
+        self._error: Exception | None = None
         self._hash = hashlib.blake2b(digest_size=16)
         self._steps: list[tuple[object, ...]] = []
 
@@ -155,6 +155,12 @@ class Simulation:
         """A machine's loop was told of an exception that nobody handles."""
         if self.on_unhandled is not None:
             self.on_unhandled(machine, context)
-        elif self._error is None:
-            self._error = UnhandledError(f"{machine.name} at {self.now_s:.6f} s: {context.get('message')}")
-            self._error.__cause__ = context.get("exception")
+            return
+        error = UnhandledError(f"{machine.name} at {self.now_s:.6f} s: {context.get('message')}")
+        error.__cause__ = context.get("exception")
+        self.stop(error)
+
+    def stop(self, error: Exception) -> None:
+        """Let the step that is going on be the last: whoever makes the steps gets this error, the first of all."""
+        if self._error is None:
+            self._error = error
