@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate.clocks import Order
-from quorate.simulation.trace import Trace, TraceError, TraceEvent, relevant
+from quorate.simulation.trace import Trace, TraceError, TraceEvent, is_noise, relevant
 from tests.simulation.random_traces import play, runs, steps
 
 PAGE = Path(__file__).parents[2] / "docs" / "clocks.md"
@@ -226,6 +226,21 @@ def test_a_window_holds_causes_and_landmarks_without_noise() -> None:
     loud = relevant(trace, violation, 12, noise=lambda event: False)
     assert [event.text for event in loud].count("Heartbeat 19") == 2
     assert relevant(trace, violation, 1) == [violation]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *[
+            ("heartbeat term 2 round 7", True),
+            ("Ping", True),
+            ("heartbeat of the link, heartbeat term 2 round 7", True),
+        ],
+        *[("heartbeat term 2 round 7, Append 3 term 2", False), ("Append 3, ping", False), ("", False)],
+    ],
+)
+def test_noise_is_what_holds_nothing_else(text: str, expected: bool) -> None:
+    assert is_noise(Trace().note("node-0", 0.0, "note", text)) is expected
 
 
 def test_room_that_landmarks_do_not_need_goes_to_the_past() -> None:

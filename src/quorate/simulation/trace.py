@@ -39,7 +39,7 @@ LANDMARKS: Final = frozenset({"fault", "crash", "start", "role", "violation"})
 """Kinds of events that explain a run also where they are no cause of what is asked about."""
 
 NOISE: Final = ("heartbeat", "ping")
-"""First words of texts that are left out of a window."""
+"""First words of what is left out of a window."""
 
 
 class TraceError(ValueError):
@@ -272,8 +272,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def is_noise(event: TraceEvent) -> bool:
-    """Whether the event is a heartbeat or the like, by the first word of its text."""
-    return event.text.lower().startswith(NOISE)
+    """Whether the event is a heartbeat or the like, or a frame of nothing but such: parts are joined by ", "."""
+    return event.text != "" and all(part.startswith(NOISE) for part in event.text.lower().split(", "))
 
 
 def relevant(
