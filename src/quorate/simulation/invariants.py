@@ -114,7 +114,7 @@ class GroupInvariants:
         """The history that must never change: the entry of position p is at p - 1."""
         self.counts = Counts()
         self.views: dict[NodeId, NodeView] = {}
-        self._quorum = Majority(tuple(voters))
+        self.quorum = Majority(tuple(voters))
         self._clock_slack_s = clock_slack_s
         self._known: dict[tuple[int, int], tuple[Entry, int]] = {}
         """(position, generation) to the entry and the generation of the one before it."""
@@ -323,7 +323,7 @@ class GroupInvariants:
 
     def _check_quorum(self, view: NodeView, entry: Entry, does: str) -> None:
         holders = self._holders(entry)
-        if not self._quorum.is_quorum(holders):
+        if not self.quorum.is_quorum(holders):
             raise Violation("durable quorum", f"node {view.node} {does} {entry}, then durable only on {holders}")
 
     def _holders(self, entry: Entry) -> list[NodeId]:
@@ -392,7 +392,7 @@ class GroupInvariants:
     def _is_safe(self, position: int) -> bool:
         """Some entry at a position that none has handed out yet is durable on a quorum."""
         found = [view.durable.entries.get(position) for view in self.views.values()]
-        return any(entry is not None and self._quorum.is_quorum(self._holders(entry)) for entry in found)
+        return any(entry is not None and self.quorum.is_quorum(self._holders(entry)) for entry in found)
 
 
 def _persist(view: NodeView, ticket: int) -> None:

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import Recovered, TruncateFrom
@@ -37,10 +37,21 @@ from quorate.consensus.replica import (
 )
 from quorate.simulation.invariants import Counts, GroupInvariants
 from quorate.simulation.mailbox import MailboxFaults
+from quorate.simulation.raft_invariants import RaftInvariants
 from quorate.simulation.violation import Violation
 
 CLOCK_SLACK_S = 0.002
 """A simulated clock goes at half the true speed or faster."""
+
+
+class OwnInvariants(Protocol):
+    """What one protocol owes beyond what every protocol does."""
+
+    def stepped(self, node: NodeId, effects: Effects) -> None: ...
+
+
+OWN_INVARIANTS: Mapping[str, Callable[[GroupInvariants], OwnInvariants]] = MappingProxyType({"raft": RaftInvariants})
+"""By the protocol's name."""
 
 Receiver: TypeAlias = Callable[[NodeId, list[tuple[int, Message]]], None]
 """`Node.received` of the node that runs: (sender, [(group id, message)])."""
@@ -60,6 +71,7 @@ class Observer:
         note: Note | None = None,
     ) -> None:
         self.groups: dict[int, GroupInvariants] = {}
+        self._own: dict[int, OwnInvariants] = {}
         self.mailbox = mailbox
         self.note = note
         self.violation: Violation | None = None
@@ -87,6 +99,12 @@ class Observer:
         if group_id not in self.groups:
             self.groups[group_id] = GroupInvariants(self._voters, CLOCK_SLACK_S)
         return self.groups[group_id]
+
+    def own_invariants(self, group_id: int, protocol_name: str) -> OwnInvariants | None:
+        """The protocol's own, where it has any."""
+        if protocol_name in OWN_INVARIANTS and group_id not in self._own:
+            self._own[group_id] = OWN_INVARIANTS[protocol_name](self.group(group_id))
+        return self._own.get(group_id)
 
     def damaged(self, node: NodeId) -> None:
         """The node's disk was made to forget what it had synced: what the node recovers next says nothing."""
@@ -135,7 +153,8 @@ def _observed(protocol: ConsensusProtocol, start: _Start) -> ConsensusProtocol:
                 observer.group(group_id).built(start.node, recovered, now_ms)
             except Violation as violation:
                 observer.violated(violation)
-        return ObservedReplica(protocol.build(config, recovered, random, now_ms), group_id, start)
+        own = observer.own_invariants(group_id, protocol.name)
+        return ObservedReplica(protocol.build(config, recovered, random, now_ms), group_id, own, start)
 
     return replace(protocol, build=build)
 
@@ -143,7 +162,7 @@ def _observed(protocol: ConsensusProtocol, start: _Start) -> ConsensusProtocol:
 class ObservedReplica:
     """A replica that is watched.  Implements `quorate.consensus.replica.Replica`."""
 
-    def __init__(self, replica: Replica, group_id: int, start: _Start) -> None:
+    def __init__(self, replica: Replica, group_id: int, own: OwnInvariants | None, start: _Start) -> None:
         self.deadline_ms: Callable[[], int] = replica.deadline_ms
         self.status: Callable[[], Status] = replica.status
         self.uncommitted_bytes: Callable[[], int] = replica.uncommitted_bytes
@@ -151,6 +170,7 @@ class ObservedReplica:
         self._observer = start.observer
         self._group = start.observer.group(group_id)
         self._group_id = group_id
+        self._own = own
         self._node = start.node
         self._true_s = start.true_s
         self._receive = start.receive
@@ -172,6 +192,8 @@ class ObservedReplica:
             group = self._group
             try:
                 group.stepped(self._node, event, effects, now_ms, self._true_s())
+                if self._own is not None:
+                    self._own.stepped(self._node, effects)
                 if group.is_deposed(self._node):
                     group.check_contact(self._node, self._replica.quorum_contact_ms())
             except Violation as violation:

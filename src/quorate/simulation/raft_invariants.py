@@ -1,0 +1,90 @@
+"""What Raft owes beyond the invariants of every protocol: they see its mistakes in the step that makes them.
+
+    durable before spoken   no term, vote or acknowledgement leaves a server that could still forget it
+    election restriction    once an entry is taken for committed, no server without it could win an election
+                            (Raft paper, section 5.4.1, and figure 8 for how it goes wrong)
+
+Without them a mistake shows only once a crash, or an unlucky candidate, makes something of it.
+"""
+
+from __future__ import annotations
+
+from quorate.consensus.raft.hard_state import decode_hard_state
+from quorate.consensus.raft.messages import Appended, RaftMessage, RequestVote, Vote
+from quorate.consensus.records import Entry
+from quorate.consensus.replica import Effects, NodeId, Send
+from quorate.simulation.durable_records import DurableRecords
+from quorate.simulation.invariants import GroupInvariants
+from quorate.simulation.violation import Violation
+
+
+class RaftInvariants:
+    """Watches a group whose every step `group` has been shown before."""
+
+    def __init__(self, group: GroupInvariants) -> None:
+        self._group = group
+        self._committed_position = 0
+        """Checked so far."""
+        self._hard_states: dict[bytes | None, tuple[int, NodeId | None]] = {}
+        """Every state that was saved, as (term, vote)."""
+
+    def stepped(self, node: NodeId, effects: Effects) -> None:
+        """What a step sends at once must be durable by now; what it holds back is its node's to hold back."""
+        view = self._group.views[node]
+        for send in effects.messages:
+            message = send.message
+            vouched = view.written.entries.get(message.match_position) if isinstance(message, Appended) else None
+            self.check_spoken(node, send, view.durable, vouched)
+        if len(self._group.committed) != self._committed_position:
+            self._committed_position = len(self._group.committed)
+            self._check_rivals(self._group.committed[-1])
+
+    def check_spoken(self, node: NodeId, send: Send, durable: DurableRecords, vouched: Entry | None) -> None:
+        """A message leaves the node while `durable` is durable there.
+
+        `vouched` is the entry at the position that it acknowledges, None where a snapshot stands for that.
+        """
+        message = send.message
+        assert isinstance(message, RaftMessage), message
+        known = self._hard_states.get(durable.state)
+        if known is None:
+            known = self._hard_states[durable.state] = decode_hard_state(durable.state)
+        term, voted_for = known
+        if term < message.term and not (isinstance(message, RequestVote | Vote) and message.pre_vote):
+            # A pre-vote speaks of a term that nobody is in.
+            raise _spoken(node, send, f"in durable term {term}")
+        if isinstance(message, Appended):
+            if message.match_position > durable.compacted.position and term == message.term:
+                entry = durable.entries.get(message.match_position)
+                if entry is None or entry != (vouched or entry):
+                    raise _spoken(node, send, f"with durable {entry}")
+        elif term == message.term:
+            if isinstance(message, RequestVote) and not message.pre_vote and voted_for != node:
+                raise _spoken(node, send, f"with a durable vote for {voted_for}")
+            if isinstance(message, Vote) and message.granted and not message.pre_vote and voted_for != send.to:
+                raise _spoken(node, send, f"with a durable vote for {voted_for}")
+
+    def _check_rivals(self, last: Entry) -> None:
+        """No node without the last committed entry has a log for which a quorum would vote."""
+        views = self._group.views
+        for rival in views.values():
+            if rival.written.holds(last):
+                continue
+            claim = _up_to_date(rival.written)
+            voters = [node for node, view in views.items() if view is rival or claim >= _up_to_date(view.durable)]
+            if self._group.quorum.is_quorum(voters):
+                raise Violation(
+                    "election restriction",
+                    f"{last} is taken for committed, but nodes {voters} would elect {rival.node} without it",
+                )
+
+
+def _up_to_date(records: DurableRecords) -> tuple[int, int]:
+    """What Raft's voters compare: the last entry's term, then its position."""
+    generation = records.generation_at(records.end_position)
+    assert generation is not None, "Raft's logs have no holes"
+    return generation, records.end_position
+
+
+def _spoken(node: NodeId, send: Send, how: str) -> Violation:
+    return Violation("durable before spoken", f"node {node} says {send.message} to {send.to} {how}")
