@@ -20,6 +20,7 @@ help:
 	@echo "make run     start a cluster of three nodes on this machine  (ARGS='--nodes 5' passes options to quorate up)"
 	@echo "make test    lint, types and all tests                       (ARGS='-k lock' passes options to pytest)"
 	@echo "make crash   kill -9 nodes under load for two minutes           (QUORATE_CRASH_SECONDS=600 for longer)"
+	@echo "make mutants put deliberate bugs into the code, one at a time: the simulator must find each (ARGS='--only NAME')"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make bench   compare with ZooKeeper and measure memory; needs scripts/install-peers.sh"
@@ -36,6 +37,10 @@ test: lint
 .PHONY: crash
 crash: $(VENV)/.stamp-dev
 	QUORATE_CRASH_SECONDS=$${QUORATE_CRASH_SECONDS:-120} $(BIN)/pytest -s tests/processes/test_crash.py $(ARGS)
+
+.PHONY: mutants
+mutants: $(VENV)/.stamp-dev
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.stamp-dev

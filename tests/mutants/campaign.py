@@ -1,0 +1,35 @@
+"""The one place that knows how the default campaign is run."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+MAX_TEXT = 4000
+"""Characters of what is told about a finding: it travels as one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What went wrong in the run of a seed."""
+
+    seed: int
+    check: str
+    text: str
+
+
+def load() -> None:
+    """Import everything that a run needs: an error here is no finding."""
+    importlib.import_module("quorate.simulation.run")
+
+
+def run(seed: int, duration_s: float | None) -> Finding | None:
+    """One run of the default campaign; None where all is well.  An exception that is no violation is a finding too."""
+    module = importlib.import_module("quorate.simulation.run")
+    options = module.Options() if duration_s is None else module.Options(duration_s=duration_s)
+    try:
+        violation = module.run_seed(seed, options).violation
+    except Exception as error:
+        # Most are assertions of the code under test.
+        return Finding(seed, f"error {type(error).__name__}", str(error)[:MAX_TEXT])
+    return None if violation is None else Finding(seed, violation.check, violation.text[:MAX_TEXT])

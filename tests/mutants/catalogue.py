@@ -1,0 +1,22 @@
+"""All mutants, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from tests.mutants import node, raft_elections, raft_log, reads, storage, zookeeper_door, zookeeper_store
+from tests.mutants.mutant import Mutant
+
+ALL: Final[tuple[Mutant, ...]] = (
+    *raft_elections.MUTANTS,
+    *raft_log.MUTANTS,
+    *reads.MUTANTS,
+    *storage.MUTANTS,
+    *node.MUTANTS,
+    *zookeeper_store.MUTANTS,
+    *zookeeper_door.MUTANTS,
+)
+
+MUTANTS: Final[Mapping[str, Mutant]] = MappingProxyType({mutant.name: mutant for mutant in ALL})
