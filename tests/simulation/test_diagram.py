@@ -314,5 +314,10 @@ def test_a_window_of_a_large_run_can_be_drawn() -> None:
     assert len(render_text(window, 80).splitlines()) == len(window) + 2
 
 
-def test_ascii_glyphs_are_ascii() -> None:
+def test_only_ascii_is_only_ascii() -> None:
     assert all(getattr(ASCII, name).isascii() for name in ASCII.__slots__ if isinstance(getattr(ASCII, name), str))
+    trace = Trace()
+    trace.send("küche", 0.0, "日本", "é…")
+    assert "*-x" in (drawing := render_text(trace.events, 120, ascii_only=True))
+    assert "#1 to \\u65e5\\u672c, never received: \\xe9\\u2026" in drawing
+    assert drawing.isascii()

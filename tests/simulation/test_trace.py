@@ -254,6 +254,7 @@ def test_room_that_landmarks_do_not_need_goes_to_the_past() -> None:
 
 def test_the_verdict_of_a_check_at_the_end_shows_what_came_last() -> None:
     trace, _ = busy_run()
+    trace.note("client-0", 22, "note", "ping")
     verdict = trace.note("history", 60, "violation", "key k is not linearizable")
     assert trace.before(verdict) == []
     window = relevant(trace, verdict, 8)
