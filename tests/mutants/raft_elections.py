@@ -29,6 +29,20 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "term_not_persisted",
+        "currentTerm never goes back: a follower speaks in a term that a restart lets it forget",
+        (
+            Change(
+                _CORE,
+                """        self.voted_for = None
+        self._state_changed = True
+""",
+                """        self.voted_for = None
+""",
+            ),
+        ),
+    ),
+    Mutant(
         "vote_twice_in_a_term",
         "Election Safety: two candidates of one term, cut off from each other, both get a third server's vote",
         (
