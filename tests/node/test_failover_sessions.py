@@ -1,4 +1,4 @@
-"""Sessions of whole nodes under virtual time: who ends them, and when, after rare changes of the leader."""
+"""Sessions of whole simulated nodes: who ends them, and when, after rare changes of the leader."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from quorate.node.group import ReplicatedGroup
 from quorate.node.snapshotting import Snapshotter
 from quorate.services.zookeeper.protocol import PING_XID, Create, Op
 from quorate.storage.snapshots import SnapshotInfo
-from tests.node.virtual_cluster import CLIENT_PORT, VirtualCluster, host_of
+from tests.node.whole_nodes import WholeNodes, endpoint_of
 from tests.services.zookeeper.raw import Raw
 
 SMALL_TAIL = LimitsConfig(max_tail_bytes=64 << 10)
 LOADING_S = 6.0
-
-
-def endpoint_of(node: int) -> str:
-    return f"{host_of(node)}:{CLIENT_PORT}"
 
 
 def slow_installs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +33,7 @@ def slow_installs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Snapshotter, "_feed", slowly)
 
 
-def write_much(cluster: VirtualCluster, node: int) -> None:
+def write_much(cluster: WholeNodes, node: int) -> None:
     async def work() -> None:
         async with ZooKeeperClient([endpoint_of(node)], Random(1), timeout_ms=4_000) as client:
             await client.create("/big")
@@ -50,11 +46,10 @@ def write_much(cluster: VirtualCluster, node: int) -> None:
 def test_a_leader_elected_while_it_loads_a_snapshot_ends_the_sessions_that_the_snapshot_brings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cluster = VirtualCluster(3, seed=1, limits=SMALL_TAIL)
-    cluster.start_all()
-    leader = cluster.wait_for_leader()
+    cluster = WholeNodes(3, seed=1, limits=SMALL_TAIL)
+    leader = cluster.start_all()
     loading, lagging = (node for node in cluster.nodes if node != leader)
-    cluster.kill(loading)
+    cluster.lose_power(loading)
 
     async def hold_lock() -> Raw:
         holder = await Raw.open(endpoint_of(leader), timeout_ms=4_000)
@@ -64,14 +59,14 @@ def test_a_leader_elected_while_it_loads_a_snapshot_ends_the_sessions_that_the_s
     holder = cluster.run(hold_lock())
     write_much(cluster, leader)
     slow_installs(monkeypatch)
-    cluster.start_soon(loading)
+    cluster.start(loading)
 
     def group_is_installing() -> bool | None:
         return (loading in cluster.nodes and cluster.nodes[loading]._groups[1].is_installing()) or None
 
     cluster.wait_for(group_is_installing)
     # One more write that the lagging node misses: so the node that still loads must win.
-    cluster.kill(lagging)
+    cluster.lose_power(lagging)
 
     async def write_one_more() -> None:
         raw = await Raw.open(endpoint_of(leader))
@@ -79,15 +74,15 @@ def test_a_leader_elected_while_it_loads_a_snapshot_ends_the_sessions_that_the_s
 
     cluster.run(write_one_more())
     holder.close()
-    cluster.kill(leader)
-    cluster.start(lagging)
+    cluster.lose_power(leader)
+    cluster.start_and_wait(lagging)
     assert cluster.wait_for_leader() == loading
     assert group_is_installing()
     cluster.wait_for(lambda: group_is_installing() is None or None)
-    assert cluster._stores[loading].tree.get(b"/lock") is not None
+    assert cluster.stores[loading].tree.get(b"/lock") is not None
     cluster.pass_time(6)
     assert cluster.leader() == loading
-    assert cluster._stores[loading].tree.get(b"/lock") is None
+    assert cluster.stores[loading].tree.get(b"/lock") is None
     cluster.close()
 
 
@@ -95,23 +90,22 @@ def test_a_leader_elected_while_it_loads_a_snapshot_ends_the_sessions_that_the_s
 def test_pings_are_answered_at_once_also_with_slow_heartbeats(
     monkeypatch: pytest.MonkeyPatch, election_timeout_ms: int, heartbeat_interval_ms: int
 ) -> None:
-    cluster = VirtualCluster(3, seed=1)
+    cluster = WholeNodes(3, seed=1)
     usual = cluster.config
 
     def slower(node: int) -> NodeConfig:
         return dataclasses.replace(usual(node), timing=TimingConfig(election_timeout_ms, heartbeat_interval_ms))
 
     monkeypatch.setattr(cluster, "config", slower)
-    cluster.start_all()
-    leader = cluster.wait_for_leader(300)
+    leader = cluster.start_all(limit_s=300)
 
     async def ping_now_and_then() -> None:
         raw = await Raw.open(endpoint_of(leader), timeout_ms=4_000)
         for _ in range(6):
             raw.send(PING_XID, Op.PING)
-            asked = cluster.loop.time()
+            asked = cluster.simulation.now_s
             assert (await raw.reply())[0] == PING_XID
-            assert cluster.loop.time() - asked < 0.1
+            assert cluster.simulation.now_s - asked < 0.1
             await asyncio.sleep(1.3)
 
     cluster.run(ping_now_and_then())

@@ -1,4 +1,4 @@
-"""Whole nodes under virtual time: leaders lose their power, and nothing that was acknowledged is lost.
+"""Whole simulated nodes: leaders lose their power, and nothing that was acknowledged is lost.
 
 This is the proof that a node takes nothing from the machine but the loop, the disk and what
 its environment hands in.  The full simulator stands on the same seams.
@@ -14,26 +14,25 @@ import pytest
 
 from quorate.client.zookeeper import ZooKeeperClient
 from quorate.client.zookeeper_errors import ConnectionLoss, NoNode
-from tests.node.virtual_cluster import CLIENT_PORT, VirtualCluster, host_of, retry
+from tests.node.whole_nodes import WholeNodes, endpoint_of, retry
 
-ALL_HOSTS = [f"{host_of(node)}:{CLIENT_PORT}" for node in range(3)]
+ALL_HOSTS = [endpoint_of(node) for node in range(3)]
 
 
 @pytest.fixture(params=[1, 2, 3])
-def cluster(request: pytest.FixtureRequest) -> Iterator[VirtualCluster]:
-    built = VirtualCluster(3, seed=request.param)
+def cluster(request: pytest.FixtureRequest) -> Iterator[WholeNodes]:
+    built = WholeNodes(3, seed=request.param)
     built.start_all()
-    built.wait_for_leader()
     yield built
     built.close()
 
 
-def client_of(cluster: VirtualCluster, *nodes: int) -> ZooKeeperClient:
+def client_of(cluster: WholeNodes, *nodes: int) -> ZooKeeperClient:
     hosts = [ALL_HOSTS[node] for node in nodes] or ALL_HOSTS
     return ZooKeeperClient(hosts, Random(cluster.random.getrandbits(32)), timeout_ms=4_000)
 
 
-def test_a_write_through_any_node_is_read_through_every_node(cluster: VirtualCluster) -> None:
+def test_a_write_through_any_node_is_read_through_every_node(cluster: WholeNodes) -> None:
     async def work() -> None:
         for node in range(3):
             async with client_of(cluster, node) as writer:
@@ -46,7 +45,7 @@ def test_a_write_through_any_node_is_read_through_every_node(cluster: VirtualClu
     cluster.run(work())
 
 
-def test_leaders_lose_power_under_load_and_nothing_acknowledged_is_lost(cluster: VirtualCluster) -> None:
+def test_leaders_lose_power_under_load_and_nothing_acknowledged_is_lost(cluster: WholeNodes) -> None:
     acknowledged: list[int] = []
     in_doubt: list[int] = []
 
@@ -68,10 +67,10 @@ def test_leaders_lose_power_under_load_and_nothing_acknowledged_is_lost(cluster:
         cluster.pass_time(1)
         before = len(acknowledged)
         leader = cluster.wait_for_leader()
-        cluster.kill(leader)
+        cluster.lose_power(leader)
         cluster.wait_for_leader()
         cluster.wait_for(lambda before=before: len(acknowledged) > before + 50 or None)  # type: ignore[misc]
-        cluster.start(leader)
+        cluster.start_and_wait(leader)
 
     async def end() -> set[int]:
         writing.cancel()
@@ -85,10 +84,10 @@ def test_leaders_lose_power_under_load_and_nothing_acknowledged_is_lost(cluster:
     assert set(acknowledged) <= found
     assert found <= {*acknowledged, *in_doubt, max(acknowledged) + 1}
     cluster.wait_for(lambda: len({cluster.applied(node) for node in cluster.nodes}) == 1 or None)
-    assert len({cluster.digest(node) for node in cluster.nodes}) == 1
+    assert len(cluster.store_digests()) == 1
 
 
-def test_a_session_survives_its_node_and_its_ephemerals_with_it(cluster: VirtualCluster) -> None:
+def test_a_session_survives_its_node_and_its_ephemerals_with_it(cluster: WholeNodes) -> None:
     async def begin() -> ZooKeeperClient:
         client = client_of(cluster)
         await client.start()
@@ -97,7 +96,7 @@ def test_a_session_survives_its_node_and_its_ephemerals_with_it(cluster: Virtual
 
     client = cluster.run(begin())
     leader = cluster.wait_for_leader()
-    cluster.kill(leader)
+    cluster.lose_power(leader)
     cluster.wait_for_leader()
     cluster.pass_time(6)
 
@@ -119,9 +118,9 @@ def test_a_session_survives_its_node_and_its_ephemerals_with_it(cluster: Virtual
     cluster.run(look_again())
 
 
-def test_a_node_that_missed_much_is_caught_up_by_snapshot(cluster: VirtualCluster) -> None:
+def test_a_node_that_missed_much_is_caught_up_by_snapshot(cluster: WholeNodes) -> None:
     away = next(node for node in cluster.nodes if node != cluster.leader())
-    cluster.kill(away)
+    cluster.lose_power(away)
 
     async def write_much() -> None:
         client = client_of(cluster, *cluster.nodes)
@@ -135,12 +134,12 @@ def test_a_node_that_missed_much_is_caught_up_by_snapshot(cluster: VirtualCluste
     leader = cluster.wait_for_leader()
     assert cluster.nodes[leader].status()["groups"][0]["snapshot_position"] > 1
     tail = cluster.nodes[leader].status()["groups"][0]
-    cluster.start(away)
+    cluster.start_and_wait(away)
     cluster.wait_for(lambda: cluster.applied(away) >= tail["applied_position"] or None, limit_s=60)
-    assert len({cluster.digest(node) for node in cluster.nodes}) == 1
+    assert len(cluster.store_digests()) == 1
 
 
-def test_all_nodes_lose_power_at_once(cluster: VirtualCluster) -> None:
+def test_all_nodes_lose_power_at_once(cluster: WholeNodes) -> None:
     async def write() -> None:
         async with client_of(cluster) as client:
             for number in range(50):
@@ -148,9 +147,8 @@ def test_all_nodes_lose_power_at_once(cluster: VirtualCluster) -> None:
 
     cluster.run(write())
     for node in list(cluster.nodes):
-        cluster.kill(node)
+        cluster.lose_power(node)
     cluster.start_all()
-    cluster.wait_for_leader()
 
     async def read() -> None:
         async with client_of(cluster) as client:
@@ -160,11 +158,11 @@ def test_all_nodes_lose_power_at_once(cluster: VirtualCluster) -> None:
     cluster.run(read())
 
 
-def test_a_partitioned_leader_neither_acknowledges_nor_keeps_sessions(cluster: VirtualCluster) -> None:
+def test_a_partitioned_leader_neither_acknowledges_nor_keeps_sessions(cluster: WholeNodes) -> None:
     old = cluster.wait_for_leader()
     others = [node for node in cluster.nodes if node != old]
     for other in others:
-        cluster.loop.partition(host_of(old), host_of(other))
+        cluster.part(old, other)
 
     async def write_to_the_old() -> str:
         client = client_of(cluster, old)
@@ -187,7 +185,8 @@ def test_a_partitioned_leader_neither_acknowledges_nor_keeps_sessions(cluster: V
             await client.create("/kept", b"")
 
     cluster.run(write_to_the_new())
-    cluster.loop.heal()
+    for other in others:
+        cluster.mend(old, other)
     cluster.wait_for(lambda: cluster.applied(old) >= cluster.applied(new) or None)
 
     async def look() -> None:
@@ -201,9 +200,8 @@ def test_a_partitioned_leader_neither_acknowledges_nor_keeps_sessions(cluster: V
 
 def test_the_same_seed_gives_the_same_run() -> None:
     def trace(seed: int) -> list[object]:
-        cluster = VirtualCluster(3, seed)
-        cluster.start_all()
-        seen: list[object] = [cluster.wait_for_leader(), cluster.loop.time()]
+        cluster = WholeNodes(3, seed)
+        seen: list[object] = [cluster.start_all(), cluster.simulation.now_s]
 
         async def write() -> None:
             async with client_of(cluster) as client:
@@ -212,8 +210,8 @@ def test_the_same_seed_gives_the_same_run() -> None:
                 seen.append((await client.get_children2("/"), client.session_id))
 
         cluster.run(write())
-        cluster.kill(cluster.wait_for_leader())
-        seen += [cluster.wait_for_leader(), cluster.loop.time(), cluster.describe()]
+        cluster.lose_power(cluster.wait_for_leader())
+        seen += [cluster.wait_for_leader(), cluster.simulation.now_s, cluster.describe()]
         cluster.close()
         return seen
 

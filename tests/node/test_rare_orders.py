@@ -1,4 +1,4 @@
-"""Whole nodes under virtual time, in the rare orders of things that a review once proved wrong."""
+"""Whole simulated nodes, in the rare orders of things that a review once proved wrong."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import pytest
 from quorate.client.zookeeper import ZooKeeperClient
 from quorate.client.zookeeper_errors import ServerError
 from quorate.consensus.raft.core import Core
-from quorate.node.config import LimitsConfig, StorageConfig
+from quorate.node.config import LimitsConfig
 from quorate.node.snapshotting import Snapshotter
 from quorate.services.zookeeper.door import ZooKeeperDoor
 from quorate.storage.log import Log
 from quorate.storage.snapshots import Receiver, SnapshotWriter
-from tests.node.virtual_cluster import CLIENT_PORT, VirtualCluster, host_of
+from tests.node.whole_nodes import WholeNodes, endpoint_of
 
 SMALL_TAIL = LimitsConfig(max_tail_bytes=64 << 10, max_message_bytes=16 << 10)
 
 
-def client_of(cluster: VirtualCluster, *nodes: int) -> ZooKeeperClient:
-    hosts = [f"{host_of(node)}:{CLIENT_PORT}" for node in nodes or cluster.nodes]
+def client_of(cluster: WholeNodes, *nodes: int) -> ZooKeeperClient:
+    hosts = [endpoint_of(node) for node in nodes or cluster.nodes]
     return ZooKeeperClient(hosts, Random(1), timeout_ms=4_000)
 
 
-def write_much(cluster: VirtualCluster, node: int, count: int) -> None:
+def write_much(cluster: WholeNodes, node: int, count: int) -> None:
     async def work() -> None:
         async with client_of(cluster, node) as client:
             if await client.exists("/big") is None:
@@ -36,11 +36,10 @@ def write_much(cluster: VirtualCluster, node: int, count: int) -> None:
     cluster.run(work())
 
 
-def started(count: int = 3, **changes: object) -> tuple[VirtualCluster, int, int]:
+def started(count: int = 3, limits: LimitsConfig | None = None) -> tuple[WholeNodes, int, int]:
     """A cluster, its leader and one follower."""
-    cluster = VirtualCluster(count, seed=1, **changes)  # type: ignore[arg-type]
-    cluster.start_all()
-    leader = cluster.wait_for_leader()
+    cluster = WholeNodes(count, seed=1, limits=limits)
+    leader = cluster.start_all()
     return cluster, leader, next((node for node in cluster.nodes if node != leader), leader)
 
 
@@ -55,15 +54,15 @@ def slow_installs(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(Snapshotter, "_feed", slowly)
 
 
-def caught_up(cluster: VirtualCluster, node: int, leader: int) -> None:
+def caught_up(cluster: WholeNodes, node: int, leader: int) -> None:
     cluster.wait_for(lambda: cluster.applied(node) >= cluster.applied(leader) or None, limit_s=60)
     assert not cluster.nodes[node].failed.done()
-    assert cluster.digest(node) == cluster.digest(leader)
+    assert cluster.stores[node].digest() == cluster.stores[leader].digest()
 
 
 def test_a_newer_snapshot_arrives_while_an_older_one_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, leader, away = started(limits=SMALL_TAIL)
-    cluster.kill(away)
+    cluster.lose_power(away)
     write_much(cluster, leader, 600)
     slow_installs(monkeypatch, 4.0)
     finish = Receiver.finish
@@ -74,7 +73,7 @@ def test_a_newer_snapshot_arrives_while_an_older_one_is_loaded(monkeypatch: pyte
         return await finish(self)
 
     monkeypatch.setattr(Receiver, "finish", slowly)
-    cluster.start(away)
+    cluster.start_and_wait(away)
     cluster.pass_time(0.5)
     write_much(cluster, leader, 600)
     cluster.pass_time(2.0)
@@ -85,14 +84,13 @@ def test_a_newer_snapshot_arrives_while_an_older_one_is_loaded(monkeypatch: pyte
 
 
 def test_an_own_snapshot_gives_way_to_one_from_a_peer() -> None:
-    storage = StorageConfig(segment_bytes=1 << 16, snapshot_log_bytes=1 << 17)
-    cluster, leader, away = started(limits=SMALL_TAIL, storage=storage)
+    cluster, leader, away = started(limits=SMALL_TAIL)
     write_much(cluster, leader, 60)
     cluster.pass_time(1)
-    cluster.kill(away)
+    cluster.lose_power(away)
     write_much(cluster, leader, 600)
-    node = cluster.start(away)
-    cluster.disks[away].sync_delay_s = 0.5
+    node = cluster.start_and_wait(away)
+    cluster.disks[away].sync_s = (0.5, 0.5)
     for _ in range(40):
         cluster.run(_call(node.start_snapshots))
         cluster.pass_time(0.05)
@@ -135,7 +133,7 @@ def test_a_follower_without_room_refuses_and_does_not_leave_clients_waiting() ->
 
     client = cluster.run(connect())
     disk = cluster.disks[follower]
-    disk.capacity_bytes = disk._used_bytes()
+    disk.capacity_bytes = disk.used_bytes()
     write_much(cluster, leader, 400)
 
     async def write() -> None:
@@ -159,7 +157,7 @@ def test_a_follower_without_room_refuses_and_does_not_leave_clients_waiting() ->
 
 def test_peers_may_speak_while_a_node_is_still_opening_its_doors(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, _, away = started()
-    cluster.kill(away)
+    cluster.lose_power(away)
     opened = ZooKeeperDoor.start
 
     async def slowly(self: ZooKeeperDoor) -> None:
@@ -167,7 +165,7 @@ def test_peers_may_speak_while_a_node_is_still_opening_its_doors(monkeypatch: py
         await opened(self)
 
     monkeypatch.setattr(ZooKeeperDoor, "start", slowly)
-    node = cluster.start(away)
+    node = cluster.start_and_wait(away)
     cluster.pass_time(1)
     assert not node.failed.done()
     cluster.close()
@@ -186,12 +184,13 @@ def test_after_a_bug_a_node_vouches_for_nothing(monkeypatch: pytest.MonkeyPatch)
         return commit(self, position)
 
     monkeypatch.setattr(Core, "commit", stumble)
+    ended: list[tuple[int, BaseException]] = []
+    cluster.on_end = lambda node, error, _: ended.append((node, error))
     write_much(cluster, leader, 5)
-    node = cluster.nodes[follower]
-    assert isinstance(node.failed.result(), AssertionError)
+    (node, error) = ended.pop()
+    assert (node, type(error)) == (follower, AssertionError) and not ended
     believed = cluster.nodes[leader].status()["groups"][0]["peer_positions"][str(follower)]
-    disk = cluster.disks[follower].killed()
-    cluster.kill(follower)
+    disk = cluster.disks[follower]
     _, recovery = Log.open(disk, segment_bytes=1 << 16)
     positions = [entry.position for entry in recovery.groups[1].entries]
     assert positions == list(range(1, len(positions) + 1))
@@ -199,14 +198,17 @@ def test_after_a_bug_a_node_vouches_for_nothing(monkeypatch: pytest.MonkeyPatch)
     cluster.close()
 
 
+@pytest.mark.parametrize("power_loss", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_done_of_a_pipeline_is_always_its_beginning(seed: int) -> None:
-    """A leader dies under pipelined writes: of each connection's writes a prefix is done, never one behind a gap."""
+def test_what_is_done_of_a_pipeline_is_always_its_beginning(seed: int, power_loss: bool) -> None:
+    """A leader dies under pipelined writes: of each connection's writes a prefix is done, never one behind a gap.
+
+    The followers see a reset where its process was killed, and silence where it lost its power.
+    """
     from tests.services.zookeeper.raw import Raw
 
-    cluster = VirtualCluster(3, seed)
-    cluster.start_all()
-    leader = cluster.wait_for_leader()
+    cluster = WholeNodes(3, seed)
+    leader = cluster.start_all()
     follower = next(node for node in cluster.nodes if node != leader)
 
     async def pump(number: int, raw: Raw) -> None:
@@ -217,13 +219,13 @@ def test_what_is_done_of_a_pipeline_is_always_its_beginning(seed: int) -> None:
             await asyncio.sleep(0.00005)
 
     async def begin() -> list[asyncio.Task[None]]:
-        raws = [await Raw.open(f"{host_of(follower)}:{CLIENT_PORT}") for _ in range(8)]
+        raws = [await Raw.open(endpoint_of(follower)) for _ in range(8)]
         loop = asyncio.get_running_loop()
         return [loop.create_task(pump(number, raw)) for number, raw in enumerate(raws)]
 
     pumps = cluster.run(begin())
     cluster.pass_time(0.05 + seed * 0.0013)
-    cluster.kill(leader)
+    cluster.kill(leader, power_loss=power_loss)
     cluster.wait_for_leader()
     cluster.pass_time(5)
 
