@@ -156,17 +156,23 @@ class ZooKeeperClient:
             await self._changed.wait()
         return self.state
 
-    async def close(self) -> None:
-        """End the session, and with it its ephemeral nodes; where there is no connection, it is left to expire."""
+    async def close(self) -> bool:
+        """End the session, and with it its ephemeral nodes; where there is no connection, it is left to expire.
+
+        True where the server has confirmed it.
+        """
+        confirmed = False
         if self._link is not None and self.state is State.CONNECTED:
             try:
                 async with asyncio.timeout(self.timeout_ms / 3000):
                     await self._call(Op.CLOSE_SESSION, b"", "close")
+                confirmed = True
             except (ZooKeeperError, TimeoutError) as error:
                 LOG.info("session 0x%x was not closed in an orderly way: %s", self.session_id, error)
         self.abandon()
         if self._task is not None:
             await asyncio.wait([self._task])
+        return confirmed
 
     def abandon(self) -> None:
         """Stop at once, without a word to the server: the session lives on until it expires."""

@@ -255,7 +255,8 @@ def test_a_closed_client_has_ended_its_session_and_takes_no_calls() -> None:
             client = client_of(cluster)
             await client.start()
             await client.create("/e", ephemeral=True)
-            await client.close()
+            assert await client.close()
+            assert not await client.close()
             assert not cluster.nodes[1].store.sessions
             with pytest.raises(ClientClosed):
                 await client.get("/")

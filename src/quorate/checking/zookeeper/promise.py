@@ -1,0 +1,32 @@
+"""All checks of ZooKeeper's promise at once."""
+
+from __future__ import annotations
+
+from quorate.checking.zookeeper.locks import check_locks
+from quorate.checking.zookeeper.order import (
+    check_bursts,
+    check_real_time,
+    check_sequences,
+    check_session_ids,
+    check_sessions,
+)
+from quorate.checking.zookeeper.records import Finding, History
+from quorate.checking.zookeeper.replay import check_replay
+from quorate.checking.zookeeper.watches import check_watches
+from quorate.checking.zookeeper.writes import resolve
+
+
+def findings(history: History) -> list[Finding]:
+    """Everything that contradicts ZooKeeper's promise; empty where it was kept."""
+    writes = resolve(history)
+    return [
+        *writes.findings,
+        *check_real_time(history),
+        *check_sessions(history),
+        *check_session_ids(history),
+        *check_sequences(history),
+        *check_bursts(history),
+        *check_replay(history, writes),
+        *check_watches(history, writes),
+        *check_locks(history),
+    ]

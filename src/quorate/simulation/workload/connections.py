@@ -1,0 +1,43 @@
+"""What clients do with sessions and connections: short sessions, moves from server to server, ends of both kinds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quorate.simulation.workload.client import OPEN_LIMIT_S, Client
+from quorate.simulation.workload.ephemerals import make_ephemeral
+from quorate.simulation.workload.session import RecordedSession
+
+SHORT_TIMEOUTS_MS: Final = (1_000, 3_000)
+
+
+async def move(client: Client, session: RecordedSession) -> None:
+    """On to the next server, with the session and its watches."""
+    session.zk.drop_connection()
+    await session.get(client.some_register())
+
+
+async def end_session(client: Client, session: RecordedSession) -> None:
+    """Close it, or leave it to expire; the client goes on with a new one."""
+    await make_ephemeral(client, session)
+    if client.random.random() < 0.5:
+        await session.close()
+    else:
+        session.leave()
+
+
+async def use_short_session(client: Client, session: RecordedSession) -> None:
+    """A session beside the current one, which does little and ends."""
+    short = client.new_session(client.random.randrange(*SHORT_TIMEOUTS_MS))
+    if await short.open(OPEN_LIMIT_S):
+        for _ in range(client.random.randrange(1, 3)):
+            if not short.is_over():
+                await make_ephemeral(client, short)
+                await client.pace()
+        if not short.is_over():
+            await short.get(client.some_register(), synced=True)
+        if client.random.random() < 0.5:
+            await short.close()
+        else:
+            short.leave()
+    client.count_aside(short)

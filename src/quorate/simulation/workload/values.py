@@ -1,0 +1,99 @@
+"""What clients do with data: registers, keys that come and go, several at once, in bursts, watched, in sequence."""
+
+from __future__ import annotations
+
+import asyncio
+
+from quorate.checking.zookeeper.records import Kind, Part
+from quorate.simulation.workload.client import EPHEMERALS, KEYS, OWN, SEQUENCE, Client
+from quorate.simulation.workload.session import RecordedSession
+
+MOST_WATCHES = 6
+"""Of one session at a time."""
+MOST_IN_SEQUENCE = 5
+"""Sequential nodes of one client at a time."""
+
+
+async def use_register(client: Client, session: RecordedSession) -> None:
+    path = client.some_register()
+    chance = client.random.random()
+    if chance < 0.3:
+        await session.get(path, synced=True)
+    elif chance < 0.45:
+        await session.get(path)
+    elif chance < 0.75:
+        await session.set(path, client.new_value())
+    else:
+        read = await session.get(path, synced=chance < 0.85)
+        if read.is_done() and not session.is_over():
+            await session.set(path, client.new_value(), expected_version=read.version, expected_value=read.value)
+
+
+async def use_key(client: Client, session: RecordedSession) -> None:
+    path = client.some_key()
+    chance = client.random.random()
+    if chance < 0.3:
+        await session.create(path, client.new_value(), is_key=True)
+    elif chance < 0.5:
+        await session.delete(path, is_key=True)
+    elif chance < 0.65:
+        await session.set(path, client.new_value())
+    elif chance < 0.85:
+        await session.get(path, synced=True)
+    elif chance < 0.93:
+        await session.exists(path)
+    else:
+        await session.children(KEYS, synced=chance < 0.96)
+
+
+async def use_several(client: Client, session: RecordedSession) -> None:
+    """A multi that sets registers, and may fail for a key that is there or is not, or for a version."""
+    registers = client.world.options.registers()
+    chosen = client.random.sample(registers, min(len(registers), client.random.randrange(2, 4)))
+    parts = [Part(Kind.SET, path, client.new_value()) for path in chosen]
+    chance = client.random.random()
+    if chance < 0.25:
+        parts.append(Part(Kind.CREATE, client.some_key(), client.new_value()))
+    elif chance < 0.5:
+        parts.append(Part(Kind.DELETE, client.some_key()))
+    elif chance < 0.75:
+        read = await session.get(chosen[0])
+        if session.is_over() or not read.is_done():
+            return
+        parts.append(Part(Kind.CHECK, chosen[0], version=read.version + (1 if chance < 0.7 else 0)))
+    await session.multi(parts)
+
+
+async def use_burst(client: Client, session: RecordedSession) -> None:
+    """Sets of a node of the session's own, sent without waiting for answers, and a read behind them."""
+    if not session.own_path:
+        created = await session.create(f"{OWN}/{session.number}", client.new_value())
+        if not created.is_done() or session.is_over():
+            return
+        session.own_path = created.path
+    path, burst = session.own_path, session.next_burst()
+    writes = [session.set(path, client.new_value(), burst=burst) for _ in range(client.random.randrange(2, 6))]
+    await asyncio.gather(*writes, session.get(path))
+
+
+async def use_watch(client: Client, session: RecordedSession) -> None:
+    if len(session.watches) >= MOST_WATCHES:
+        await session.get(client.some_register(), synced=True)
+        return
+    chance = client.random.random()
+    if chance < 0.3:
+        await session.get(client.some_register(), watch=True)
+    elif chance < 0.5:
+        await session.get(client.some_key(), watch=True)
+    elif chance < 0.75:
+        await session.exists(client.some_key(), watch=True)
+    else:
+        await session.children(KEYS if chance < 0.9 else EPHEMERALS, watch=True)
+
+
+async def use_sequence(client: Client, session: RecordedSession) -> None:
+    created = await session.create(f"{SEQUENCE}/{client.name}-", client.new_value(), sequential=True)
+    if created.is_done():
+        client.in_sequence.append(created.path)
+    if len(client.in_sequence) > MOST_IN_SEQUENCE and not session.is_over():
+        await session.delete(client.in_sequence.pop(0))
