@@ -216,7 +216,7 @@ def test_every_event_is_once_in_the_picture_and_once_in_the_table(trace: Trace, 
     rows = [row for row in page.iter(f"{HTML}tr") if row.get("id")]
     assert [group.get("id") for group in groups] == [f"event-{event.number}" for event in trace.events]
     assert [row.get("id") for row in rows] == [f"row-{event.number}" for event in trace.events]
-    past = trace.before(violation) if violation is not None else []
+    past = trace.before(violation) if violation is not None and violation.place != "faults" else []
     for event, group, row in zip(trace.events, groups, rows, strict=True):
         title = group.findtext(f"{SVG}title") or ""
         assert f"lamport {event.lamport}, vector {event.vector}" in title
@@ -290,13 +290,15 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     assert not re.search(r"@import|<script|<link|<img|url\((?!#)", text)
 
 
-def test_a_verdict_without_a_past_leaves_everything_strong() -> None:
+@pytest.mark.parametrize("place", ["history", "faults"])
+def test_a_verdict_without_a_past_leaves_everything_strong(place: str) -> None:
     trace = Trace()
     trace.note("node-0", 0.0, "commit", "1")
-    verdict = trace.note("history", 1.0, "violation", "not linearizable")
+    trace.note("faults", 0.5, "fault", "delay")
+    verdict = trace.note(place, 1.0, "violation", "not linearizable")
     assert trace.order(trace.event(1), verdict) is Order.CONCURRENT
     page = ElementTree.fromstring(render_html(trace.events, REPORT, verdict))
-    assert [row.get("class") for row in page.iter(f"{HTML}tr")] == [None, "past", "here"]
+    assert [row.get("class") for row in page.iter(f"{HTML}tr")] == [None, "past", "past", "here"]
 
 
 def test_a_window_of_a_large_run_can_be_drawn() -> None:

@@ -223,9 +223,30 @@ def test_a_window_holds_causes_and_landmarks_without_noise() -> None:
         *("node-0 append 19", "node-1 append 19", "faults delay 19"),
         *("node-2 power loss", "node-1 two leaders"),
     ]
-    loud = relevant(trace, violation, 12, noise=lambda event: False)
-    assert [event.text for event in loud].count("Heartbeat 19") == 2
     assert relevant(trace, violation, 1) == [violation]
+
+
+def test_a_series_of_equal_messages_shows_its_first_and_last() -> None:
+    trace = Trace()
+    for moment, text in enumerate(["yes 1", "yes 2", "yes 2", "heartbeat", "yes 2", "yes 2", "yes 3", "yes 3"]):
+        trace.receive("node-1", moment, trace.send("node-0", moment, "node-1", text))
+        trace.send("node-0", moment, "node-2", "yes 2")  # another way: a series of its own
+    violation = trace.note("node-1", 9, "violation", "")
+    window = relevant(trace, violation, 100)
+    to_node_1 = [event.number for event in trace.events if event.peer == "node-1"]
+    shown = [to_node_1.index(event.number) for event in window if event.peer == "node-1"]
+    assert shown == [0, 1, 5, 6, 7]
+    assert [event.time_s for event in window if event.peer == "node-2"] == [0, 6]
+    repeated = trace.events[to_node_1[4]]  # the receipt of a repetition, asked about itself
+    assert [event.message for event in relevant(trace, repeated, 100)][-2:] == [repeated.message] * 2
+
+
+def test_a_violation_among_the_faults_shows_what_came_last() -> None:
+    """All faults are noted at one place; that one comes after another there does not make it a cause."""
+    trace, _ = busy_run()
+    verdict = trace.note("faults", 60, "violation", "stores differ")
+    assert trace.before(verdict)
+    assert [event.text for event in relevant(trace, verdict, 8)][-4:-1] == ["to nobody", "power loss", "two leaders"]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ class _Page:
         self._lost = {arrow.sent_row for arrow in layout.arrows if arrow.arrival_row is None}
         orders = {} if violation is None else {e.number: e.vector.compare(violation.vector) for e in layout.events}
         # A verdict that was reached apart from the run has no past: nothing can be told apart by it.
-        self._orders = orders if Order.BEFORE in orders.values() else {}
+        is_apart = Order.BEFORE not in orders.values() or (violation is not None and violation.place == FAULTS)
+        self._orders = {} if is_apart else orders
 
     def _relation(self, event: TraceEvent) -> str:
         """A class of the style sheet: `here` is the violation, `past` may have influenced it, `apart` cannot have."""

@@ -24,7 +24,7 @@ file may begin with any, because a trace may have been bounded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias
 
@@ -276,25 +276,44 @@ def is_noise(event: TraceEvent) -> bool:
     return event.text != "" and all(part.startswith(NOISE) for part in event.text.lower().split(", "))
 
 
-def relevant(
-    trace: Trace, around: TraceEvent, limit: int, noise: Callable[[TraceEvent], bool] = is_noise
-) -> list[TraceEvent]:
+def repetitions(events: Iterable[TraceEvent]) -> set[int]:
+    """Messages whose neighbours on the same way, before and after, say exactly the same.
+
+    Such are the answers to heartbeats.  The first and the last of a series are no repetitions.
+    """
+    ways: dict[tuple[str, str], list[TraceEvent]] = {}
+    for event in events:
+        if event.kind == "send":
+            ways.setdefault((event.place, event.peer), []).append(event)
+    return {
+        middle.message
+        for way in ways.values()
+        for first, middle, last in zip(way, way[1:], way[2:], strict=False)
+        if middle.message is not None and first.text == middle.text == last.text
+    }
+
+
+def relevant(trace: Trace, around: TraceEvent, limit: int) -> list[TraceEvent]:
     """At most `limit` events that explain `around`, in the order of recording, `around` among them.
 
     First the last events of its causal past, each sending together with its receipts, so that
     a message without a receipt in the window had none in the run.  Up to a quarter of the window
     is for landmarks of the same stretch that are concurrent with it: faults, crashes, starts,
-    changes of role.  Noise is left out, `around` never.
+    changes of role.  Noise and repetitions are left out, `around` never.
 
-    An event without a past, such as the verdict of a check that runs at the end, stands for its
-    moment: the window is then the last events recorded before it.
+    An event without a past of its own, such as the verdict of a check that runs at the end or
+    one that was noted among the faults, stands for its moment: the window is then the last
+    events recorded before it.
     """
     assert limit > 0, f"a window of {limit} events"
-    past = [event for event in trace.before(around) if not noise(event)]
-    if not past:
-        past = [event for event in trace.events if event.number < around.number and not noise(event)]
+    events = [event for event in trace.events if not is_noise(event)]
+    past = [event for event in events if trace.order(event, around) is Order.BEFORE]
+    if not past or around.place == FAULTS:
+        past = [event for event in events if event.number < around.number]
+    repeated = repetitions(past) - {around.message}
+    past = [event for event in past if event.message not in repeated]
     receipts: dict[int, list[TraceEvent]] = {}
-    for event in trace.events:
+    for event in events:
         if event.kind == "receive" and event.message is not None:
             receipts.setdefault(event.message, []).append(event)
     chosen = {around.number: around}
@@ -309,8 +328,8 @@ def relevant(
 
     fill(limit - limit // 4)
     first = min(chosen)
-    for event in reversed(trace.events):
-        if first < event.number < around.number and event.kind in LANDMARKS and not noise(event):
+    for event in reversed(events):
+        if first < event.number < around.number and event.kind in LANDMARKS:
             if len(chosen) >= limit:
                 break
             chosen.setdefault(event.number, event)
