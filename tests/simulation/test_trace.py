@@ -237,8 +237,14 @@ def test_a_series_of_equal_messages_shows_its_first_and_last() -> None:
     shown = [to_node_1.index(event.number) for event in window if event.peer == "node-1"]
     assert shown == [0, 1, 5, 6, 7]
     assert [event.time_s for event in window if event.peer == "node-2"] == [0, 6]
-    repeated = trace.events[to_node_1[4]]  # the receipt of a repetition, asked about itself
-    assert [event.message for event in relevant(trace, repeated, 100)][-2:] == [repeated.message] * 2
+
+
+def test_what_is_asked_about_is_no_repetition() -> None:
+    trace = Trace()
+    first, second, third = (trace.send("node-0", 0, "node-1", "yes") for _ in range(3))
+    for message in (first, third, second):  # the second is overtaken
+        trace.receive("node-1", 1, message)
+    assert [event.message for event in relevant(trace, trace.event(6), 100)] == [1, 2, 3, 1, 3, 2]
 
 
 def test_a_violation_among_the_faults_shows_what_came_last() -> None:
