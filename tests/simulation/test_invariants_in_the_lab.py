@@ -1,0 +1,167 @@
+"""Raft with mistakes put in, walked through the lab: which invariant sees which mistake, and within how many seeds.
+
+The table below is also what tells that a check has grown weaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from quorate.consensus.protocols import PROTOCOLS
+from quorate.consensus.raft.barriers import Barrier
+from quorate.consensus.raft.core import Core
+from quorate.consensus.raft.follower import Follower
+from quorate.consensus.raft.leader import Leader
+from quorate.consensus.raft.messages import Append, Appended, RaftMessage, RequestVote, Vote
+from quorate.consensus.raft.replica import RaftReplica
+from quorate.consensus.replica import BarrierPassed, Effects, Event, NodeId, Send
+from quorate.simulation.raft_invariants import RaftInvariants
+from quorate.simulation.violation import Violation
+from tests.consensus.exploration import Walk
+from tests.consensus.lab import Server
+
+STEPS = 3000
+
+Mistake = tuple[type, str, Callable[..., Any]]
+"""(class, method, what to put in its place)."""
+
+
+def vote_again(self: Core, node: NodeId) -> None:
+    self.voted_for = node
+    self._state_changed = True
+
+
+def would_vote_again(self: RaftReplica, sender: NodeId, message: RequestVote) -> bool:
+    log = self._core.log
+    return message.term >= self._core.term and (
+        (message.last_term, message.last_position) >= (log.last_term, log.last_position)
+    )
+
+
+def would_vote_for_any_log(self: RaftReplica, sender: NodeId, message: RequestVote) -> bool:
+    core, role = self._core, self._role
+    if message.term == core.term and isinstance(role, Follower) and role.leader not in (None, sender):
+        return False
+    return message.term > core.term or (message.term == core.term and core.voted_for in (None, sender))
+
+
+def commit_by_counting(self: Leader) -> None:
+    core = self.core
+    held_position = core.quorum.greatest_held(self._match_positions)
+    if core.commit(held_position):
+        self._begin_wanted_round()
+        for progress in self._peers:
+            self._tell_commit(progress)
+
+
+def speaks_at_once(*kinds: type) -> Callable[[Core, NodeId, RaftMessage], None]:
+    send = Core.send
+
+    def speak(self: Core, to: NodeId, message: RaftMessage) -> None:
+        if isinstance(message, kinds):
+            self.effects.messages.append(Send(to, message))
+        else:
+            send(self, to, message)
+
+    return speak
+
+
+def replace_what_matches(self: Follower, previous_position: int, message: Append, count: int) -> bool:
+    if previous_position < self.core.log.last_position:
+        self.core.truncate_from(previous_position + 1)
+    self.core.append_all(message.entries[len(message.entries) - count :])
+    return True
+
+
+def count_own_log_before_it_is_durable(self: Leader) -> None:
+    self._match_positions[self.core.node_id] = self.core.log.last_position
+    self._advance_commit()
+
+
+def pass_without_a_round(self: Leader, barrier: Barrier) -> None:
+    if barrier.asker is None:
+        self.core.effects.barriers_passed.append(BarrierPassed(barrier.barrier_id, self.core.commit_position))
+
+
+def hand_out_what_is_not_durable() -> Callable[[Core], Effects]:
+    finish = Core.finish
+
+    def hasty(self: Core) -> Effects:
+        durable_position, self.durable_position = self.durable_position, self.commit_position
+        effects = finish(self)
+        self.durable_position = durable_position
+        return effects
+
+    return hasty
+
+
+MISTAKES: dict[str, tuple[tuple[Mistake, ...], str, int]] = {
+    # name: (what is changed, the check that sees it first, seeds within which it does)
+    "vote twice in a term": (
+        ((Core, "vote_for", vote_again), (RaftReplica, "_would_vote", would_vote_again)),
+        "election safety",
+        20,
+    ),
+    "forget the up-to-date check": (
+        ((RaftReplica, "_would_vote", would_vote_for_any_log),),
+        "leader completeness",
+        3,
+    ),
+    "commit an earlier term's entry by counting": (
+        ((Leader, "_advance_commit", commit_by_counting),),
+        "election restriction",
+        20,
+    ),
+    "vote before it is durable": (((Core, "send", speaks_at_once(Vote)),), "durable before spoken", 1),
+    "acknowledge before it is durable": (((Core, "send", speaks_at_once(Appended)),), "durable before spoken", 1),
+    "truncate matching entries": (((Follower, "_save", replace_what_matches),), "durable quorum", 3),
+    "a leader counts itself too early": (
+        ((Leader, "persisted", count_own_log_before_it_is_durable),),
+        "durable quorum",
+        3,
+    ),
+    "hand out before it is durable": (
+        ((Core, "finish", hand_out_what_is_not_durable()),),
+        "durable before applied",
+        3,
+    ),
+    "skip the opening entry before a barrier": (((Leader, "_is_opened", lambda self: True),), "read barrier", 3),
+    "pass a barrier without a round": (((Leader, "barrier", pass_without_a_round),), "read barrier", 3),
+    "be ready at once": (((Leader, "is_ready", lambda self: True),), "ready leader", 3),
+    "claim to be in touch": (
+        ((RaftReplica, "quorum_contact_ms", lambda self: self._core.now_ms if self._leadership().ready else None),),
+        "quorum contact",
+        10,
+    ),
+}
+
+
+def seen_on(seed: int) -> str | None:
+    """The check that a walk breaks."""
+    walk = Walk(PROTOCOLS["raft"], 3, seed)
+    raft = RaftInvariants(walk.invariants.group)
+
+    def watch(server: Server, event: Event, effects: Effects) -> None:
+        raft.stepped(server.config.node_id, effects)
+
+    walk.lab.watchers.append(watch)
+    try:
+        walk.run(STEPS)
+    except Violation as violation:
+        return violation.check
+    return None
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes, check, seeds = MISTAKES[name]
+    for owner, method, instead in changes:
+        monkeypatch.setattr(owner, method, instead)
+    assert next((seen for seed in range(seeds) if (seen := seen_on(seed)) is not None), None) == check
+
+
+def test_without_a_mistake_nothing_is_seen() -> None:
+    assert [seen_on(seed) for seed in range(10)] == [None] * 10
