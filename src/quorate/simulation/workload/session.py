@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 from quorate.checking.zookeeper.records import NO_NODE, Call, End, History, Kind, Part, Session, Watch, WatchKind
 from quorate.client.zookeeper import State, Transaction, ZooKeeperClient
@@ -25,11 +25,17 @@ _UNKNOWN: Final = (ConnectionLoss, SessionExpired, SessionMoved, ClientClosed)
 """Also where the call was perhaps never sent: nobody is worse off if it is held to be possible."""
 
 
+Note: TypeAlias = Callable[[str, str, str], object]
+"""(client, "invoke" or "return", what)"""
+
+
 @dataclass(slots=True)
 class Recorder:
     """What all clients of a run record into.  `now_s` is true time."""
 
     now_s: Callable[[], float]
+    note: Note | None = None
+    """Told what clients do, where a run is traced."""
     history: History = field(default_factory=History)
     coverage: Counter[str] = field(default_factory=Counter)
 
@@ -265,6 +271,9 @@ class RecordedSession:
     def _begin(self, call: Call) -> Call:
         self.recorder.history.calls.append(call)
         self.calls += 1
+        note = self.recorder.note
+        if note is not None:
+            note(self.record.client, "invoke", _describe(call))
         return call
 
     def _answered(self, call: Call) -> Call:
@@ -277,6 +286,9 @@ class RecordedSession:
         if zk.server != self._server:
             self._server = zk.server
             self.recorder.coverage["sessions moved"] += 1
+        note = self.recorder.note
+        if note is not None:
+            note(self.record.client, "return", f"{_describe(call)}: {call.code or 'ok'} as of zxid {call.zxid:#x}")
         return call
 
     def _shown(self, call: Call, stat: Stat, live: LiveWatch | None) -> Call:
@@ -295,6 +307,9 @@ class RecordedSession:
             call.code = error.code
             return self._answered(call)
         self.recorder.coverage["unknown outcomes"] += 1
+        note = self.recorder.note
+        if note is not None:
+            note(self.record.client, "return", f"{_describe(call)}: unknown, {error}")
         self._renew_process()
         if isinstance(error, SessionExpired):
             self._expired()
@@ -334,3 +349,11 @@ class RecordedSession:
         live.record.set_arrival = call.arrival
         if not live.woken.is_set():
             self.watches.append(live)
+
+
+def _describe(call: Call) -> str:
+    if call.kind is Kind.MULTI:
+        return "multi " + ", ".join(f"{part.kind.value} {part.path}" for part in call.parts)
+    synced = "synced " if call.synced else ""
+    value = "" if call.value is None else f" {call.value}"
+    return f"{synced}{call.kind.value} {call.path}{value}"

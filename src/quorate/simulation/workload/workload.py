@@ -35,7 +35,7 @@ from quorate.simulation.workload.client import (
 from quorate.simulation.workload.connections import end_session, move, use_short_session
 from quorate.simulation.workload.ephemerals import note_those_gone, use_ephemeral
 from quorate.simulation.workload.locks import use_lock
-from quorate.simulation.workload.session import RecordedSession, Recorder
+from quorate.simulation.workload.session import Note, RecordedSession, Recorder
 from quorate.simulation.workload.values import (
     use_burst,
     use_key,
@@ -74,15 +74,17 @@ ROLES: Final[Sequence[Mapping[Activity, float]]] = (
 """What some clients do more often: each has one role, and they are dealt out so that none is missing for long."""
 PREPARE_LIMIT_S: Final = 5.0
 """If the client that makes what must be there is not done after so long, another one begins, too."""
-VANISH_LIMIT_S: Final = 30.0
+VANISH_LIMIT_S: Final = 20.0
 """For sessions that were left, in a cluster that is well: far longer than any timeout."""
 
 
 class Workload:
     """`now_s` is true time.  The findings are there once all clients have ended."""
 
-    def __init__(self, servers: Sequence[str], options: WorkloadOptions, now_s: Callable[[], float]) -> None:
-        self.recorder = Recorder(now_s)
+    def __init__(
+        self, servers: Sequence[str], options: WorkloadOptions, now_s: Callable[[], float], note: Note | None = None
+    ) -> None:
+        self.recorder = Recorder(now_s, note)
         self.world = World(servers, options, self.recorder, Resource(self.recorder))
         self.clients = [Client(self.world, number) for number in range(options.clients)]
         self._late: list[Finding] = []
@@ -112,6 +114,9 @@ class Workload:
             await client.look_at_watched(client.session)
             await client.session.close()
         client.forget_session()
+
+    def is_stopping(self) -> bool:
+        return self.world.stopping
 
     def completed(self) -> list[int]:
         """For each client how many of its calls were answered: where this stands still there is no progress."""
