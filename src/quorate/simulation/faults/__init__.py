@@ -1,0 +1,46 @@
+"""All faults by name, and how a run's faults are drawn from its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from quorate.simulation.faults.base import Fault, Setting
+from quorate.simulation.faults.clocks import ClockJump, ClockSkew
+from quorate.simulation.faults.crashes import Crash, Pause, PowerLoss, PowerLossInOperation, Stop
+from quorate.simulation.faults.disks import Corruption, FailingDisk, FullDisk, SlowDisk
+from quorate.simulation.faults.network import Delay, Duplication, Loss, MessageLoss, Reordering, Resets, SplitReads
+from quorate.simulation.faults.partitions import Bridge, ClientCut, Flapping, Halves, Isolation, OneWay
+from quorate.simulation.faults.snapshots import Snapshot
+
+_ALL: tuple[Fault, ...] = (
+    Delay(),
+    Loss(),
+    Resets(),
+    SplitReads(),
+    MessageLoss(),
+    Duplication(),
+    Reordering(),
+    Halves(),
+    Isolation(),
+    OneWay(),
+    Bridge(),
+    Flapping(),
+    ClientCut(),
+    Crash(),
+    PowerLoss(),
+    PowerLossInOperation(),
+    Stop(),
+    Pause(),
+    SlowDisk(),
+    FullDisk(),
+    FailingDisk(),
+    Corruption(),
+    ClockSkew(),
+    ClockJump(),
+    Snapshot(),
+)
+
+FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})
+
+__all__ = ["FAULTS", "Fault", "Setting"]
