@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from struct import Struct
+from types import MappingProxyType
 from typing import TypeAlias
 
 import msgspec
@@ -29,7 +30,7 @@ from quorate.services.zookeeper.protocol import NOTIFICATION_XID, PING_XID, REPL
 
 Address: TypeAlias = tuple[str, int]
 _LENGTH = Struct(">I")
-_OPS = {int(op): op.name.lower().replace("_", " ") for op in Op}
+_OPS = MappingProxyType({int(op): op.name.lower().replace("_", " ") for op in Op})
 
 
 class Labels:

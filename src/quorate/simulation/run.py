@@ -1,0 +1,260 @@
+"""One run of the simulator: boot, work under faults, heal, demand progress, check everything.
+
+    outcome = run(draw_plan(seed=7, options=Options(faults=("crash", "isolate"))))
+
+*Safety phase.*  From 0 to `plan.duration_s` clients work while faults come and go.  Nothing need succeed;
+nothing may go wrong.  *Healing phase.*  All faults end, and now the cluster must come back: a leader, progress for
+every client, all nodes that may run at the same position with equal stores.  Then what the clients recorded is
+checked.  Protocol invariants and the agreement of stores are checked all along, and the first violation ends the run.
+
+Nothing follows from anything but the plan: the same plan gives the same `Outcome.digest`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from quorate.consensus.protocols import PROTOCOLS
+from quorate.consensus.replica import Message, NodeId
+from quorate.services.interface import Service
+from quorate.simulation.cluster import CLIENT_PORT, PEER_PORT, SERVICE_GROUP, ClusterSettings, SimulatedCluster
+from quorate.simulation.faults import FAULTS, Setting
+from quorate.simulation.faults.drawing import draw_injections
+from quorate.simulation.labels import Labels
+from quorate.simulation.machine import Machine
+from quorate.simulation.mailbox import MailboxFaults
+from quorate.simulation.observation import Observer
+from quorate.simulation.plan import Outcome, Plan
+from quorate.simulation.scheduler import Deadlock, Simulation
+from quorate.simulation.services import SERVICES
+from quorate.simulation.store_agreement import StoreAgreement
+from quorate.simulation.trace import Trace
+from quorate.simulation.under_test import ServiceUnderTest
+from quorate.simulation.violation import Violation
+from quorate.simulation.world import World
+
+CLIENTS_START_S = 0.5
+FAULTS_START_S = 1.0
+PROGRESS_LIMIT_S = 40.0
+"""After the faults: sessions may have to expire and clients to find their way back."""
+FINISH_LIMIT_S = 40.0
+AGREEMENT_LIMIT_S = 20.0
+LOOK_S = 0.25
+KEPT_EVENTS = 50_000
+"""Of a recorded run: far more than anybody looks at, and no more memory than a machine has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What plans are drawn within.  The same as in `Plan`."""
+
+    protocol: str = "raft"
+    service: str = "zookeeper"
+    nodes: int = 3
+    clients: int = 10
+    operations_per_s: float = 100.0
+    duration_s: float = 60.0
+    faults: tuple[str, ...] = tuple(FAULTS)
+
+
+def draw_plan(seed: int, options: Options) -> Plan:
+    """The plan of a seed.  Raises KeyError for a fault that does not exist."""
+    setting = Setting(options.nodes, options.clients, FAULTS_START_S, options.duration_s)
+    return Plan(
+        seed=seed,
+        protocol=options.protocol,
+        service=options.service,
+        nodes=options.nodes,
+        clients=options.clients,
+        operations_per_s=options.operations_per_s,
+        duration_s=options.duration_s,
+        faults=options.faults,
+        injections=tuple(draw_injections(seed, setting, options.faults)),
+    )
+
+
+def run_seed(seed: int, options: Options, *, record: bool = False) -> Outcome:
+    return run(draw_plan(seed, options), record=record)
+
+
+def run(plan: Plan, *, record: bool = False, service: ServiceUnderTest | None = None) -> Outcome:
+    """Carry a plan out.  With `record`, the outcome holds a trace; that changes nothing of the run.
+
+    `service` stands for a service that is not in `SERVICES`.
+    """
+    outcome = Outcome(plan)
+    with _undisturbed(record):
+        running = _Run(plan, service or SERVICES[plan.service], record)
+        try:
+            running.go()
+        except Violation as violation:
+            outcome.violation = violation
+            outcome.violated_at_s = running.simulation.now_s
+            running.note_violation(violation)
+        outcome.coverage = running.coverage()
+        outcome.digest = running.simulation.digest()
+        outcome.simulated_s = running.simulation.now_s
+        outcome.trace = running.simulation.trace
+        running.end()
+        del running
+        gc.collect()
+    return outcome
+
+
+@contextmanager
+def _undisturbed(record: bool) -> Iterator[None]:
+    """Keep this process's own affairs out of the run, and the run's out of them.
+
+    The collector would run the `finally` of abandoned coroutines at times that depend on what else the process
+    did.  They run in the end instead, on dead machines, and what they raise then is of no interest.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        sys.unraisablehook = hook
+        if was_enabled:
+            gc.enable()
+
+
+class _Run:
+    """The parts of one run, put together."""
+
+    def __init__(self, plan: Plan, service: ServiceUnderTest, record: bool) -> None:
+        self.plan = plan
+        self.simulation = Simulation(plan.seed)
+        self._service = service
+        self._faults = Counter[str]()
+        simulation = self.simulation
+        if record:
+            simulation.trace = Trace(KEPT_EVENTS)
+            protocol = PROTOCOLS[plan.protocol]
+            simulation.network.describe = Labels(protocol, PEER_PORT, CLIENT_PORT, service.describe)
+        simulation.on_unhandled = self._unhandled
+        mailbox = MailboxFaults(Random(f"{plan.seed}/mailbox"))
+        members = range(plan.nodes)
+        self._observer = Observer(members, simulation.stop, mailbox, self._note if record else None)
+        self._agreement = StoreAgreement(simulation.stop)
+        self._stores: dict[NodeId, object] = {}
+        self._cluster = SimulatedCluster(
+            simulation,
+            ClusterSettings(plan.nodes, service.service(0, self._agreement), plan.protocol),
+            protocols=self._protocols,
+            service=self._service_of,
+        )
+        self._world = World(
+            simulation,
+            self._cluster,
+            plan.clients,
+            simulation.stop,
+            mailbox=mailbox,
+            coverage=self._faults,
+            on_damage=self._observer.damaged,
+        )
+        self._workload = service.workload(simulation, self._cluster.client_addresses(), plan)
+
+    # --- parts -------------------------------------------------------------------------------
+
+    def _protocols(self, node: NodeId) -> Any:
+        def receive(sender: NodeId, items: list[tuple[int, Message]]) -> None:
+            self._cluster.nodes[node].received(sender, items)
+
+        return self._observer.protocols(node, [SERVICE_GROUP], self._cluster.machine(node).true_s, receive)
+
+    def _service_of(self, node: NodeId) -> Service:
+        service = self._service.service(node, self._agreement)
+
+        def create_store() -> object:
+            store: object = service.create_store()
+            self._stores[node] = store
+            return store
+
+        return replace(service, create_store=create_store)
+
+    def _unhandled(self, machine: Machine, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        text = f"{machine.name}: {context.get('message')}: {error!r}"
+        violation = Violation("unhandled error", text)
+        violation.__cause__ = error
+        self.simulation.stop(violation)
+
+    def _note(self, node: NodeId, kind: str, text: str) -> None:
+        assert self.simulation.trace is not None
+        self.simulation.trace.note(f"node-{node}", self._cluster.machine(node).true_s(), kind, text)
+
+    def note_violation(self, violation: Violation) -> None:
+        self._world.note("violation", str(violation))
+
+    # --- phases ------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """All phases.  Raises Violation."""
+        plan, simulation = self.plan, self.simulation
+        try:
+            self._world.start()
+            simulation.at(CLIENTS_START_S, self._workload.start)
+            self._world.schedule(plan.injections, FAULTS)
+            simulation.pass_until(plan.duration_s)
+            self._world.heal()
+            self._workload.demand_progress()
+            self._demand(self._has_progress, PROGRESS_LIMIT_S, "progress for all clients")
+            self._workload.stop()
+            self._demand(self._workload.is_done, FINISH_LIMIT_S, "an end of all clients' work")
+            self._demand(self._has_agreement, AGREEMENT_LIMIT_S, "all nodes at the same position")
+        except Deadlock as error:
+            raise Violation("deadlock", str(error)) from error
+        for node in sorted(self._cluster.nodes):
+            self._service.look(self._stores[node])
+        for violation in self._workload.violations():
+            raise violation
+
+    def _demand(self, holds: Callable[[], bool], limit_s: float, what: str) -> None:
+        deadline_s = self.simulation.now_s + limit_s
+        while not holds():
+            if self.simulation.now_s >= deadline_s:
+                raise Violation("liveness", f"no {what} within {limit_s:.0f} s after the faults: {self._describe()}")
+            self.simulation.pass_until(self.simulation.now_s + LOOK_S)
+
+    def _has_progress(self) -> bool:
+        return self._cluster.leader() is not None and self._workload.is_content()
+
+    def _has_agreement(self) -> bool:
+        expected = len(self._cluster.members) - len(self._world.refused)
+        nodes = self._cluster.nodes
+        if len(nodes) != expected or self._cluster.starting:
+            return False
+        return len({self._service.position(self._stores[node]) for node in nodes}) == 1
+
+    def _describe(self) -> str:
+        nodes = "; ".join(
+            f"node {node}: {role} of {leader} in generation {generation}, applied {applied}"
+            for node, (role, leader, generation, applied) in sorted(self._cluster.describe().items())
+        )
+        return f"{nodes}; {self._workload.completed()} operations answered in all"
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def coverage(self) -> Counter[str]:
+        coverage = Counter(self._workload.coverage)
+        coverage.update(self._faults)
+        coverage.update({name.replace("_", " "): count for name, count in self._observer.coverage().items()})
+        coverage["connections reset"] += self.simulation.network.connections_reset
+        return coverage
+
+    def end(self) -> None:
+        """No machine outlives its run."""
+        for host in list(self.simulation.machines):
+            self.simulation.kill(host)
