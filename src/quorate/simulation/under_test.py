@@ -1,4 +1,4 @@
-"""What a run needs to know of a service: its store under observation, and clients that use it and know what is right."""
+"""What a run needs to know of a service: its observed store, and clients that use it and know what is right."""
 
 from __future__ import annotations
 
