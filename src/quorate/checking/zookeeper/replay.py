@@ -181,7 +181,9 @@ class Replay:
             elif known.value is not None and call.kind is Kind.GET and known.value != call.value:
                 self._report("reads", call, f"shows {call.value!r} where {known.value!r} was written")
         elif known is not None and call.czxid <= known.known_at:
-            self._report("reads", call, f"shows a node that was gone by zxid 0x{known.known_at:x}, as of 0x{zxid:x}")
+            self._report(
+                _check_of(known), call, f"shows a node that was gone by zxid 0x{known.known_at:x}, as of 0x{zxid:x}"
+            )
         elif not self._writes.may_have(path, _MAKING, 0 if known is None else known.known_at, zxid):
             self._report("reads", call, f"shows a node that nobody created, czxid 0x{call.czxid:x}")
         owner = self._session_of.get(call.owner)
@@ -198,14 +200,16 @@ class Replay:
         if known is not None and known.present:
             return
         since = 0 if known is None else known.known_at
-        if not self._writes.may_have(path, _MAKING, since, call.zxid):
+        made = self._writes.doubt(path, _MAKING, since, call.zxid)
+        if made is None:
             self._report(
-                "ephemerals" if known is not None and known.session is not None else "reads",
+                _check_of(known),
                 call,
                 f"shows {path} as of zxid 0x{call.zxid:x}, which "
                 + (f"was gone by 0x{since:x}" if known is not None else "nobody created"),
             )
-        self._put(path, _Node(True, call.zxid))
+        owner = made.call.session if made is not None and made.call.ephemeral else None
+        self._put(path, _Node(True, call.zxid, session=owner))
 
     def _see_owner(self, call: Call, path: str, owner: int) -> None:
         """An ephemeral is there: so its session must not have ended."""
@@ -276,6 +280,10 @@ class Replay:
 
     def _report(self, check: str, call: Call, text: str) -> None:
         self.findings.append(Finding(check, f"{describe(call)} {text}", call.returned_at or call.invoked_at))
+
+
+def _check_of(known: _Node | None) -> str:
+    return "reads" if known is None or known.session is None else "ephemerals"
 
 
 _READS: Final = frozenset({Kind.GET, Kind.EXISTS, Kind.CHILDREN})

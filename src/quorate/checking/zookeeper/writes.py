@@ -54,12 +54,15 @@ class Writes:
     """Closes that were acknowledged."""
     findings: list[Finding] = field(default_factory=list)
 
-    def may_have(self, path: str, kinds: frozenset[Kind], after: int, until: int, sequential: bool = True) -> bool:
-        """Whether a doubt of one of these kinds explains a change of `path` above one zxid and up to another."""
-        found = self.doubts.get(path, ())
-        if not found and sequential:
-            found = self.doubts.get(path[:-SEQUENCE_DIGITS], ())
-        return any(doubt.kind in kinds and max(after, doubt.after) < min(until, doubt.until) for doubt in found)
+    def doubt(self, path: str, kinds: frozenset[Kind], after: int, until: int) -> Doubt | None:
+        """What of these kinds may have changed `path` above one zxid and up to another, unknown to all."""
+        for doubt in self.doubts.get(path) or self.doubts.get(path[:-SEQUENCE_DIGITS]) or []:
+            if doubt.kind in kinds and max(after, doubt.after) < min(until, doubt.until):
+                return doubt
+        return None
+
+    def may_have(self, path: str, kinds: frozenset[Kind], after: int, until: int) -> bool:
+        return self.doubt(path, kinds, after, until) is not None
 
 
 def resolve(history: History) -> Writes:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from quorate.checking.history import Operation
 from quorate.checking.linearizability import Verdict, check
 from quorate.checking.models import KV
+from quorate.checking.zookeeper.records import History
 from quorate.simulation.cluster import client_host
 from quorate.simulation.plan import Plan
 from quorate.simulation.scheduler import Simulation
@@ -36,6 +37,11 @@ class SimulatedZooKeeperWorkload:
     def coverage(self) -> Counter[str]:
         """What the clients did and saw."""
         return self._workload.coverage()
+
+    @property
+    def history(self) -> History:
+        """All that the clients recorded."""
+        return self._workload.history
 
     def start(self) -> None:
         """Boot the clients' machines and let them work."""
