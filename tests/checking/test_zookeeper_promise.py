@@ -286,6 +286,17 @@ def test_a_session_that_was_left_may_end_at_any_time_but_only_once() -> None:
     assert log.checks() == {"ephemerals"}
 
 
+def test_a_session_lasts_for_its_timeout_from_a_ping_that_was_answered() -> None:
+    log = Log()
+    session = log.history.sessions[log.session()]
+    session.end, session.ended_at, session.vouched_at = End.EXPIRED, 9.0, 4.9
+    assert log.findings() == []
+    session.vouched_at = 7.1
+    assert log.checks() == {"session expiry"}
+    session.end = End.LEFT
+    assert log.findings() == []
+
+
 def test_an_ephemeral_of_unknown_outcome_that_was_listed_belongs_to_whoever_may_have_made_it() -> None:
     log = Log()
     first, second = log.session(), log.session()

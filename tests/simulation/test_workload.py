@@ -21,6 +21,7 @@ CLIENTS = 10
 WHAT_A_RUN_SEES = (
     *("get", "exists", "children", "set", "create", "delete", "multi", "sync", "close"),
     *("unknown outcomes", "sessions opened", "sessions closed", "sessions left", "sessions expired", "sessions moved"),
+    "sessions vouched for",
     *("watches fired", "locks acquired", "fenced uses accepted", "fenced uses refused", "ephemerals vanished"),
 )
 

@@ -119,6 +119,8 @@ class ZooKeeperClient:
         self.password = bytes(16)
         self.last_zxid = 0
         self.state = State.CONNECTING
+        self.vouched_at_s: float | None = None
+        """When the newest of the answered pings was sent, in the loop's time: the session lasts a timeout from then."""
         self.server = ""
         """host:port of the newest connection."""
         self.arrivals = 0
@@ -348,7 +350,7 @@ class ZooKeeperClient:
         """A link whose session is good, or None; a session that has expired ends the client."""
         loop = asyncio.get_running_loop()
         connect = ConnectRequest(self.last_zxid, self._asked_timeout_ms, self.session_id, self.password)
-        link = Link(loop, connect, self._on_event, self._on_zxid, self._on_lost)
+        link = Link(loop, connect, self._on_event, self._on_zxid, self._on_vouched, self._on_lost)
         try:
             async with asyncio.timeout(max(self.timeout_ms / 1000 / len(self._hosts), 0.2)):
                 await loop.create_connection(lambda: link, host, port)
@@ -404,6 +406,9 @@ class ZooKeeperClient:
 
     def _on_zxid(self, zxid: int) -> None:
         self.last_zxid = max(self.last_zxid, zxid)
+
+    def _on_vouched(self, sent_at_s: float) -> None:
+        self.vouched_at_s = sent_at_s
 
     def _on_event(self, event: WatcherEvent) -> None:
         self.arrivals += 1

@@ -58,6 +58,7 @@ class Link(asyncio.Protocol):
         connect: ConnectRequest,
         on_event: Callable[[WatcherEvent], None],
         on_zxid: Callable[[int], None],
+        on_vouched: Callable[[float], None],
         on_lost: Callable[[Link], None],
     ) -> None:
         self._loop = loop
@@ -65,9 +66,13 @@ class Link(asyncio.Protocol):
         self._connect = connect
         self._on_event = on_event
         self._on_zxid = on_zxid
+        self._on_vouched = on_vouched
+        """Told when a ping was sent that is answered now, in the loop's time."""
         self._on_lost = on_lost
         self._received = bytearray()
         self._in_flight: deque[Request] = deque()
+        self._pinged_at: deque[float] = deque()
+        """When the pings that are not answered were sent."""
         self.greeting: asyncio.Future[ConnectResponse] = loop.create_future()
         """The server's answer to the connect request, or ConnectionLoss."""
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -129,6 +134,8 @@ class Link(asyncio.Protocol):
         if zxid > 0:
             self._on_zxid(zxid)
         if xid == PING_XID:
+            if self._pinged_at:
+                self._on_vouched(self._pinged_at.popleft())
             return
         if not self._in_flight or self._in_flight[0].xid != xid:
             expected = self._in_flight[0].xid if self._in_flight else "none"
@@ -146,6 +153,7 @@ class Link(asyncio.Protocol):
 
     def ping(self) -> None:
         self._write(PING_XID, Op.PING, b"")
+        self._pinged_at.append(self.sent_at)
 
     def _write(self, xid: int, op: int, record: bytes) -> None:
         assert self._transport is not None

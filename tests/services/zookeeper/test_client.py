@@ -225,6 +225,8 @@ def test_an_idle_client_keeps_its_session_by_pings() -> None:
             assert client.state is State.CONNECTED
             # The same generation: it never had to come back.
             assert cluster.nodes[1].store.sessions == sessions
+            assert client.vouched_at_s is not None
+            assert 0 < asyncio.get_running_loop().time() - client.vouched_at_s < 1
 
     on_simulated_loop(work)
 

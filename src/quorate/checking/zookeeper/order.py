@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Final
 
-from quorate.checking.zookeeper.records import WRITES, Call, Finding, History, Kind
+from quorate.checking.zookeeper.records import WRITES, Call, End, Finding, History, Kind
 from quorate.checking.zookeeper.writes import SEQUENCE_DIGITS, describe, frontiers
+
+FASTEST_CLOCK: Final = 2.0
+"""No server's clock is expected to run faster than so many times true time."""
 
 
 def check_real_time(history: History) -> Iterator[Finding]:
@@ -57,6 +61,26 @@ def check_session_ids(history: History) -> Iterator[Finding]:
         if session.session_id and other != session.number:
             text = f"sessions {other} and {session.number} both have the id 0x{session.session_id:x}"
             yield Finding("session order", text, session.opened_at)
+
+
+def check_expiry(history: History) -> Iterator[Finding]:
+    """A session whose client got a ping back lasts for a timeout from when that ping was sent.
+
+    A ping is answered only when a leader has put the session's deadline off, a leader that is surely not replaced yet;
+    the next one gives every session its whole timeout again.  The leader's clock may run fast, so less than the whole
+    timeout is demanded here.  The client knows of the expiry later than it happened, so no client is wronged by
+    counting up to then.
+    """
+    for session in history.sessions:
+        if session.end is End.EXPIRED and session.vouched_at is not None:
+            lasted_s = session.ended_at - session.vouched_at
+            if lasted_s * 1000 < session.timeout_ms / FASTEST_CLOCK:
+                yield Finding(
+                    "session expiry",
+                    f"session {session.number} with a timeout of {session.timeout_ms} ms had expired at "
+                    f"{session.ended_at:.6f} s, {lasted_s:.6f} s after a ping was sent that was answered",
+                    session.ended_at,
+                )
 
 
 def check_sequences(history: History) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from quorate.checking.zookeeper.locks import check_locks
 from quorate.checking.zookeeper.order import (
     check_bursts,
+    check_expiry,
     check_real_time,
     check_sequences,
     check_session_ids,
@@ -24,6 +25,7 @@ def findings(history: History) -> list[Finding]:
         *check_real_time(history),
         *check_sessions(history),
         *check_session_ids(history),
+        *check_expiry(history),
         *check_sequences(history),
         *check_bursts(history),
         *check_replay(history, writes),

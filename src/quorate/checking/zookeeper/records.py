@@ -118,6 +118,8 @@ class Session:
     end: End | None = None
     ended_at: float = 0.0
     """When the client knew."""
+    vouched_at: float | None = None
+    """When the newest ping was sent that was answered; None where none was."""
     unasked_events: int = 0
     """Events that came although no watch was waiting for them."""
 

@@ -1,7 +1,8 @@
-"""What clients do with sessions and connections: short sessions, moves from server to server, ends of both kinds."""
+"""What clients do with sessions and connections: short sessions, moves between servers, rests, ends of both kinds."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from quorate.simulation.workload.client import OPEN_LIMIT_S, Client
@@ -14,6 +15,16 @@ SHORT_TIMEOUTS_MS: Final = (1_000, 3_000)
 async def move(client: Client, session: RecordedSession) -> None:
     """On to the next server, with the session and its watches."""
     session.zk.drop_connection()
+    await session.get(client.some_register())
+
+
+async def rest(client: Client, session: RecordedSession) -> None:
+    """Do nothing for longer than the session would last without pings."""
+    await make_ephemeral(client, session)
+    rest_s = session.record.timeout_ms / 1000 * client.random.uniform(0.7, 1.6)
+    while rest_s > 0 and client.may_go_on() and not session.is_over():
+        await asyncio.sleep(min(rest_s, 0.5))
+        rest_s -= 0.5
     await session.get(client.some_register())
 
 

@@ -127,6 +127,11 @@ class RecordedSession:
     def _end(self, end: End) -> None:
         self.record.end = end
         self.record.ended_at = self.recorder.now_s()
+        if self.zk.vouched_at_s is not None:
+            # Clients' clocks run as true time does.
+            ago_s = asyncio.get_running_loop().time() - self.zk.vouched_at_s
+            self.record.vouched_at = self.record.ended_at - ago_s
+            self.recorder.coverage["sessions vouched for"] += 1
         self.record.unasked_events = self.zk.unasked_events
 
     # --- reads -------------------------------------------------------------------------------
