@@ -122,6 +122,7 @@ class SimulatedLoop(LoopBase):
                 timer = heapq.heappop(timers)[2]
                 if not timer.cancelled():
                     ready.append(timer)
+        handle: asyncio.Handle | None = None
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle.cancelled():
@@ -130,6 +131,8 @@ class SimulatedLoop(LoopBase):
             handle._run()
             if not machine.alive:
                 break
+        # The traceback of an earlier callback's exception may keep this frame, and with it the last task.
+        handle = None
         machine.busy_until_s = self._simulation.now_s + machine.spent_s
         machine.spent_s = 0.0
 
@@ -138,6 +141,10 @@ class SimulatedLoop(LoopBase):
         self._check_closed()
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("Cannot run the event loop while another loop is running")
+        if self._stopping:
+            # Stopped before it began: one turn, as asyncio.
+            self._stopping = False
+            self.call_soon(self.stop)
         try:
             while not self._stopping:
                 self._simulation.step()
@@ -286,12 +293,16 @@ class SimulatedLoop(LoopBase):
         def run() -> None:
             if future.cancelled():
                 return
+            # It is no code of the loop's: in a thread it would not find one running.
+            asyncio._set_running_loop(None)
             try:
                 result = func(*args)
             except Exception as error:
                 future.set_exception(error)
             else:
                 future.set_result(result)
+            finally:
+                asyncio._set_running_loop(self)
 
         self.call_later(self._simulation.random.uniform(*EXECUTOR_S), run)
         return future
