@@ -322,11 +322,11 @@ class GroupInvariants:
         self.counts.entries_committed += 1
 
     def _check_quorum(self, view: NodeView, entry: Entry, does: str) -> None:
-        holders = self._holders(entry)
+        holders = self.holders(entry)
         if not self.quorum.is_quorum(holders):
             raise Violation("durable quorum", f"node {view.node} {does} {entry}, then durable only on {holders}")
 
-    def _holders(self, entry: Entry) -> list[NodeId]:
+    def holders(self, entry: Entry) -> list[NodeId]:
         """Nodes that hold the entry durably, and are not about to forget it."""
         return [node for node, view in self.views.items() if view.durable.holds(entry) and view.written.holds(entry)]
 
@@ -392,7 +392,7 @@ class GroupInvariants:
     def _is_safe(self, position: int) -> bool:
         """Some entry at a position that none has handed out yet is durable on a quorum."""
         found = [view.durable.entries.get(position) for view in self.views.values()]
-        return any(entry is not None and self.quorum.is_quorum(self._holders(entry)) for entry in found)
+        return any(entry is not None and self.quorum.is_quorum(self.holders(entry)) for entry in found)
 
 
 def _persist(view: NodeView, ticket: int) -> None:
