@@ -85,7 +85,7 @@ def test_half_of_the_time_nothing_bothers_a_quorum() -> None:
 
 
 def test_draws_do_not_depend_on_the_order_of_names_or_on_hashes() -> None:
-    assert draw_injections(7, SETTING, list(FAULTS)) == draw_injections(7, SETTING, list(reversed(FAULTS)))
+    assert draw_injections(7, SETTING, list(FAULTS)) == draw_injections(7, SETTING, list(FAULTS)[::-1])
     code = (
         "from tests.simulation.test_faults_drawing import run_with_faults, _plans\n"
         "import hashlib\n"
