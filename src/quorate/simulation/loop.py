@@ -359,8 +359,14 @@ class SimulatedLoop(LoopBase):
         transport.peer = SimulatedTransport(server.machine, server.context.copy(), address, local)
         transport.peer.peer = transport
         transport.peer.open_soon(server.protocol_factory)
-        transport.open(protocol_factory)
-        return transport, transport.get_protocol()
+        protocol = protocol_factory()
+        transport.open_soon(lambda: protocol)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        return transport, protocol
 
 
 def _refuse_unsimulated(options: dict[str, Any]) -> None:

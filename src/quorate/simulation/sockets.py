@@ -207,16 +207,31 @@ class SimulatedTransport(asyncio.Transport):
         if not self._received or self._lost or (self._reading_paused and not self._closing):
             return
         what = self._received.popleft()
-        if isinstance(what, bytes):
-            data = self._gather(what)
-            self._read_soon()
-            self._take(data)
-        elif what is _Signal.RESET:
-            self._lose(_reset())
-        elif not self._closing:
-            self._read_soon()
-            if not self._protocol.eof_received():
-                self.close()
+        try:
+            if isinstance(what, bytes):
+                data = self._gather(what)
+                self._read_soon()
+                self._take(data)
+            elif what is _Signal.RESET:
+                self._lose(_reset())
+            elif not self._closing:
+                self._read_soon()
+                if not self._protocol.eof_received():
+                    self.close()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """A protocol raised: as with asyncio's transports, that is the end of its connection."""
+        self.machine.loop.call_exception_handler(
+            {
+                "message": "Fatal error: a call of the protocol failed",
+                "exception": error,
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
+        self._break(error)
 
     def _gather(self, data: bytes) -> bytes:
         """All that a read finds: what lies in the kernel's buffer, now and then only a part of it."""
@@ -244,17 +259,20 @@ class SimulatedTransport(asyncio.Transport):
             if not peer._lost:
                 peer._send_here(_Signal.RESET)
         elif isinstance(self._protocol, asyncio.BufferedProtocol):
-            self._fill(self._protocol, memoryview(data))
+            self._fill(self._protocol, data)
         else:
             self._protocol.data_received(data)
 
-    def _fill(self, protocol: asyncio.BufferedProtocol, data: memoryview) -> None:
-        while data:
-            buffer = memoryview(protocol.get_buffer(len(data)))
-            size = min(len(buffer), len(data))
-            buffer[:size] = data[:size]
-            protocol.buffer_updated(size)
-            data = data[size:]
+    def _fill(self, protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+        buffer = memoryview(protocol.get_buffer(-1))
+        size = min(len(buffer), len(data))
+        if size < len(data):
+            # The rest stays in the kernel: the protocol may not want to read on.
+            self._received.appendleft(data[size:])
+            self._unread_bytes += len(data) - size
+            self._read_soon()
+        buffer[:size] = data[:size]
+        protocol.buffer_updated(size)
 
     def pause_reading(self) -> None:
         self._reading_paused = True
@@ -269,7 +287,8 @@ class SimulatedTransport(asyncio.Transport):
     # --- sending ----------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self._ended or self._closing, "write after write_eof"
+        if self._ended and not self._closing:
+            raise RuntimeError("Cannot call write() after write_eof()")
         if not data or self._ended or not self.machine.alive:
             return
         peer = self.peer
@@ -303,8 +322,11 @@ class SimulatedTransport(asyncio.Transport):
         return self._low_water, self._high_water
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._high_water = high if high is not None else 64 << 10 if low is None else 4 * low
-        self._low_water = low if low is not None else self._high_water // 4
+        high = high if high is not None else 64 << 10 if low is None else 4 * low
+        low = low if low is not None else high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high_water, self._low_water = high, low
 
     def can_write_eof(self) -> bool:
         return True
@@ -331,11 +353,14 @@ class SimulatedTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """What has not arrived is lost, and the other end sees a reset."""
+        self._break(None)
+
+    def _break(self, error: Exception | None) -> None:
         if self._lost or not self.machine.alive:
             return
         self.peer._forget_under_way()
         self.peer._send_here(_Signal.RESET)
-        self._lose(None)
+        self._lose(error)
 
     def break_off(self) -> None:
         """The connection breaks on its way: both ends see a reset, what was under way is lost."""
