@@ -9,7 +9,6 @@ from random import Random
 from quorate.client.zookeeper import ZooKeeperClient
 from quorate.client.zookeeper_errors import ZooKeeperError
 from quorate.consensus.replica import ConsensusProtocol
-from quorate.node.config import LimitsConfig
 from quorate.services.zookeeper.service import ZOOKEEPER
 from quorate.simulation.cluster import SERVICE_GROUP, ClusterSettings, SimulatedCluster, client_host, host_of
 from quorate.simulation.faults import FAULTS
@@ -29,7 +28,7 @@ class Stage:
         self.violations: list[Violation] = []
         self.mailbox = MailboxFaults(Random(f"{seed}/mailbox"))
         self.observer = Observer(range(nodes), self.violations.append, self.mailbox)
-        settings = ClusterSettings(nodes, ZOOKEEPER, limits=LimitsConfig(max_tail_bytes=1 << 16))
+        settings = ClusterSettings(nodes, ZOOKEEPER)
         self.cluster = SimulatedCluster(self.simulation, settings, protocols=self._protocols)
         self.world = World(
             self.simulation,

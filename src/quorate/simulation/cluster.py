@@ -36,12 +36,16 @@ def client_host(client: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
-    """What a simulated cluster is made of.  Small segments and snapshots, so that short runs see many of them."""
+    """What a simulated cluster is made of.
+
+    Small segments and snapshots, so that short runs see many of them, and a short tail in memory, so that a
+    follower which was away for some seconds needs a snapshot.
+    """
 
     nodes: int
     service: Service
     protocol: str = "raft"
-    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    limits: LimitsConfig = field(default_factory=lambda: LimitsConfig(max_tail_bytes=1 << 13))
     storage: StorageConfig = field(
         default_factory=lambda: StorageConfig(segment_bytes=1 << 16, snapshot_log_bytes=1 << 17)
     )
