@@ -107,6 +107,14 @@ def run_by_process(plan: Plan, *, record: bool = False) -> Outcome:
     return outcome
 
 
+def run_badly_by_process(plan: Plan, *, record: bool = False) -> Outcome:
+    """A violation, in a run that depends on the process."""
+    outcome = run_well(plan, record=record)
+    outcome.violation = Violation("fickle", "it is never the same")
+    outcome.digest = f"process {os.getpid()}"
+    return outcome
+
+
 def _trace(outcome: Outcome) -> Trace:
     trace = Trace()
     number = trace.send("node-0", 1.0, "node-1", "append, term 2")

@@ -19,6 +19,7 @@ COMMANDS = MappingProxyType(
         "status": "quorate.cli.status:status",
         "node": "quorate.cli.node:node",
         "log": "quorate.cli.log:log",
+        "simulate": "quorate.cli.simulate:simulate",
     }
 )
 """Command -> where it is, in the order in which help shows them."""

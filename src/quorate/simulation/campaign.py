@@ -172,6 +172,8 @@ class Totals:
     coverage: Counter[str] = field(default_factory=Counter)
     in_runs: Counter[str] = field(default_factory=Counter)
     """How many runs exercised a thing at all."""
+    faults: dict[str, None] = field(default_factory=dict)
+    """Those that were drawn from, in order: they are told also where none was drawn."""
     failures: dict[int, Summary] = field(default_factory=dict)
     """By seed."""
     digests: dict[int, str] = field(default_factory=dict)
@@ -181,6 +183,7 @@ class Totals:
         self.runs += 1
         self.simulated_s += summary.simulated_s
         self.digests[summary.plan.seed] = summary.digest
+        self.faults.update(dict.fromkeys(summary.plan.faults))
         for name, count in summary.coverage.items():
             self.coverage[name] += count
             self.in_runs[name] += count > 0
