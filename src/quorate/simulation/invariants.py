@@ -39,6 +39,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from quorate.consensus.records import CompactedThrough, Entry, Record, Recovered, SaveEntry, TruncateFrom
 from quorate.consensus.replica import (
@@ -255,7 +256,10 @@ class GroupInvariants:
     def _check_entry(self, node: NodeId, entry: Entry, before: int) -> None:
         known = self._known.setdefault((entry.position, entry.generation), (entry, before))
         if known[1] != before or (known[0] is not entry and known[0] != entry):
-            raise Violation("log matching", f"node {node} writes {entry} after {before}, elsewhere it is {known}")
+            raise Violation(
+                "log matching",
+                f"node {node} writes {brief(entry)} after {before}, elsewhere {brief(known[0])} is after {known[1]}",
+            )
 
     def _truncate(self, view: NodeView, record: TruncateFrom) -> None:
         position, end_position = record.position, view.written.end_position
@@ -282,7 +286,7 @@ class GroupInvariants:
             raise Violation("snapshot", f"node {node} has one of {position}, committed is {len(self.committed)}")
         entry = self.committed[position - 1]
         if entry.generation != generation:
-            raise Violation("snapshot", f"node {node} has one of {position}/{generation}, committed is {entry}")
+            raise Violation("snapshot", f"node {node} has one of {position}/{generation}, committed is {brief(entry)}")
 
     def _install(self, view: NodeView, install: InstallSnapshot) -> None:
         self._check_snapshot(view.node, install.position, install.generation)
@@ -305,13 +309,15 @@ class GroupInvariants:
                     "state machine safety", f"node {view.node} hands out {position} after {view.handed_position}"
                 )
             if not view.durable.holds(entry):
-                raise Violation("durable before applied", f"node {view.node} hands out {entry}, which it could forget")
+                raise Violation(
+                    "durable before applied", f"node {view.node} hands out {brief(entry)}, which it could forget"
+                )
             if position > len(committed):
                 self._commit(view, entry)
             elif committed[position - 1] != entry:
                 raise Violation(
                     "state machine safety",
-                    f"node {view.node} hands out {entry}, another one {committed[position - 1]}",
+                    f"node {view.node} hands out {brief(entry)}, another one {brief(committed[position - 1])}",
                 )
             view.handed_position = position
 
@@ -324,7 +330,7 @@ class GroupInvariants:
     def _check_quorum(self, view: NodeView, entry: Entry, does: str) -> None:
         holders = self.holders(entry)
         if not self.quorum.is_quorum(holders):
-            raise Violation("durable quorum", f"node {view.node} {does} {entry}, then durable only on {holders}")
+            raise Violation("durable quorum", f"node {view.node} {does} {brief(entry)}, then durable only on {holders}")
 
     def holders(self, entry: Entry) -> list[NodeId]:
         """Nodes that hold the entry durably, and are not about to forget it."""
@@ -363,7 +369,8 @@ class GroupInvariants:
         for entry in self.committed[view.written.compacted.position :]:
             if entry.generation < generation and not view.written.holds(entry):
                 raise Violation(
-                    "leader completeness", f"node {view.node} is elected in {generation} without committed {entry}"
+                    "leader completeness",
+                    f"node {view.node} is elected in {generation} without committed {brief(entry)}",
                 )
 
     def _check_ready(self, view: NodeView, generation: int) -> None:
@@ -371,7 +378,9 @@ class GroupInvariants:
         while position > view.handed_position:
             entry = self.committed[position - 1]
             if entry.generation < generation:
-                raise Violation("ready leader", f"node {view.node} leads {generation} before it handed out {entry}")
+                raise Violation(
+                    "ready leader", f"node {view.node} leads {generation} before it handed out {brief(entry)}"
+                )
             position -= 1
 
     # --- barriers ----------------------------------------------------------------------------
@@ -393,6 +402,11 @@ class GroupInvariants:
         """Some entry at a position that none has handed out yet is durable on a quorum."""
         found = [view.durable.entries.get(position) for view in self.views.values()]
         return any(entry is not None and self.quorum.is_quorum(self.holders(entry)) for entry in found)
+
+
+def brief(entry: Entry) -> str:
+    """An entry in a few characters; two that differ look different."""
+    return f"{entry.position}/{entry.generation} #{crc32(entry.payload):08x}"
 
 
 def _persist(view: NodeView, ticket: int) -> None:
