@@ -69,6 +69,16 @@ def test_no_plan_damages_a_majority() -> None:
         assert bool(damaged) == (nodes > 2)
 
 
+@pytest.mark.parametrize(("nodes", "clients"), [(1, 0), (2, 1)])
+def test_small_worlds_bear_every_fault(nodes: int, clients: int) -> None:
+    stage = Stage(nodes, clients)
+    for seed in range(20):
+        for injection in draw_injections(seed, Setting(nodes, clients, 0.0, 60.0), list(FAULTS)):
+            stage.world.schedule([injection], FAULTS)
+    stage.simulation.pass_until(5.0)
+    assert not stage.violations
+
+
 def test_half_of_the_time_nothing_bothers_a_quorum() -> None:
     """An upper bound of the trouble: any fault, whomever it meets, that does not go on mildly for the whole run."""
     bothered_s = 0.0

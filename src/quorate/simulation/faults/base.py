@@ -39,7 +39,8 @@ class Setting:
         return str(random.randrange(self.nodes))
 
     def client(self, random: Random) -> str:
-        return f"client-{random.randrange(self.clients)}"
+        """A client; where there is none, a node."""
+        return f"client-{random.randrange(self.clients)}" if self.clients else self.node(random)
 
     def victim(self, random: Random) -> str:
         """A node; more often than chance would have it the leader."""

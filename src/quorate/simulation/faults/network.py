@@ -79,6 +79,8 @@ class Resets:
         network = world.simulation.network
         # Either end breaks both directions.
         pairs = [(source, target) for source, target in _links(world, injection) if source < target]
+        if not pairs:
+            return None
 
         def reset() -> None:
             source, target = random.choice(pairs)

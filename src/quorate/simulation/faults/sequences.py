@@ -50,14 +50,19 @@ def _crash_while_catching_up(random: Random, bout: Setting) -> list[Injection]:
     """A follower is away until the log is compacted beyond it, and dies when the snapshot is on its way to it."""
     follower = bout.node(random)
     back_s = bout.end_s - random.uniform(2.0, 3.0)
-    crash_at_s = back_s + random.uniform(0.05, 0.6)
     away = random.choice(["crash", "partition-isolation"])
-    fault = random.choice(["crash", "power-loss"])
+    fault = random.choice(["crash", "power-loss", "power-loss-in-operation", "power-loss-in-operation"])
+    amount = 0.0
+    crash_at_s = back_s + random.uniform(0.02, 0.2)
+    if fault == "power-loss-in-operation":
+        # A start takes about a dozen operations, a snapshot that arrives and is installed another dozen.
+        amount = float(random.randrange(40))
+        crash_at_s = back_s + 0.001
     snapshot_times_s = [random.uniform(bout.begin_s + 2, back_s) for _ in range(3)]
     return [
         Injection(away, bout.begin_s, back_s - bout.begin_s, follower),
         *(Injection("snapshot", at_s, 0.0, "all") for at_s in [*snapshot_times_s, back_s - 0.1]),
-        Injection(fault, crash_at_s, bout.end_s - crash_at_s, follower),
+        Injection(fault, crash_at_s, bout.end_s - crash_at_s, follower, amount),
     ]
 
 
@@ -114,7 +119,9 @@ SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"pause", "power-loss"}), (3.5, 5.0), _paused_leader_then_power_loss),
     FaultSequence(frozenset({"power-loss-in-operation"}), (1.0, 3.0), _power_loss_of_many_amid_writes),
     FaultSequence(
-        frozenset({"crash", "power-loss", "partition-isolation", "snapshot"}), (8.0, 14.0), _crash_while_catching_up
+        frozenset({"crash", "power-loss", "power-loss-in-operation", "partition-isolation", "snapshot"}),
+        (8.0, 14.0),
+        _crash_while_catching_up,
     ),
     FaultSequence(frozenset({"snapshot", "power-loss-in-operation"}), (1.0, 3.0), _power_loss_around_a_snapshot),
     FaultSequence(frozenset({"crash", "power-loss", "power-loss-in-operation"}), (1.0, 4.0), _crash_upon_crash),
