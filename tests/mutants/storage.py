@@ -63,18 +63,16 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
-        "remove_segments_still_needed",
-        "entries behind the newest snapshot are deleted with their segment, and a restart misses them",
+        "segments_deleted_too_early",
+        "a crash before the log says that segments may be missing leaves one that misses them",
         (
             Change(
                 _LOG,
-                """        needed = min(
-            (marks.oldest_needed() or self._active.sequence for marks in self._marks.values()),
-            default=self._active.sequence,
-        )
-""",
-                """        needed = self._active.sequence
-""",
+                """            self._oldest_needed = needed
+            self._gathered""",
+                """            self._oldest_needed = needed
+            self._delete_before(needed)
+            self._gathered""",
             ),
         ),
     ),
