@@ -32,7 +32,7 @@ class Story(Log):
         self._data()
         self._keys()
         self._ephemerals()
-        self._sequence_and_burst()
+        self._sequence_and_connections()
         self._lock()
 
     def _data(self) -> None:
@@ -82,16 +82,16 @@ class Story(Log):
         self.gone_by = self.absent(first, "/e/2", 0x24)
         self.listed_later = self.children(first, "/e", (), 0x25)
 
-    def _sequence_and_burst(self) -> None:
+    def _sequence_and_connections(self) -> None:
         first = self.first
         self.create(first, "/s/x-0000000000", None, 0x30, sequential=True)
         self.second_in_sequence = self.create(first, "/s/x-0000000002", None, 0x31, sequential=True)
         self.made_own = self.create(first, "/own", "o", 0x32)
         for number in range(3):
-            self.set(first, "/own", f"o{number}", 0x33 + number, 1 + number, burst=1)
+            self.set(first, "/own", f"o{number}", 0x33 + number, 1 + number, connection=1)
         # The connection was lost with three sets under way.  The second was done, so the first was too.
         for number in range(3, 6):
-            self.set(first, "/own", f"o{number}", None, burst=2)
+            self.set(first, "/own", f"o{number}", None, connection=2)
         self.read_own = self.get(first, "/own", "o4", (0x32, 0x40, 5), 0x41)
 
     def _lock(self) -> None:
@@ -168,9 +168,13 @@ SPOILED: dict[str, tuple[str, Callable[[Story], None]]] = {
     "a set finds no node where one is": ("reads", _undo(lambda s: s.deleted_k)),
     "zxids of a session go back": ("session order", _set(lambda s: s.listed_k, zxid=0x11, synced=False)),
     "answers of a session come out of order": ("session order", _set(lambda s: s.read_m, arrival=1)),
+    "what comes on a connection is not what is due": (
+        "session order",
+        _do(lambda s: setattr(s.history.sessions[1], "broken_connections", 1)),
+    ),
     "two sessions have one id": ("session order", _do(lambda s: setattr(s.history.sessions[1], "session_id", 0xA0))),
     "an unknown write happens after a later answer": ("session order", _set(lambda s: s.read_own, mzxid=0x60)),
-    "a burst has a gap": ("session order", _set(lambda s: s.read_own, version=4)),
+    "what went over one connection has a gap": ("session order", _set(lambda s: s.read_own, version=4)),
     "numbers of sequential nodes go back": (
         "sequences",
         _set(lambda s: s.second_in_sequence, path="/s/x-0000000000"),

@@ -123,6 +123,8 @@ class ZooKeeperClient:
         """When the newest of the answered pings was sent, in the loop's time: the session lasts a timeout from then."""
         self.server = ""
         """host:port of the newest connection."""
+        self.connections = 0
+        """Of this session so far.  Calls made while there is none go over the next."""
         self.arrivals = 0
         """Answers and events read so far, over all connections: a watch is called while its event is the newest."""
         self.answer_zxid = 0
@@ -131,6 +133,8 @@ class ZooKeeperClient:
         its number among the arrivals; to be read before the next await."""
         self.unasked_events = 0
         """Events for which no watch was waiting."""
+        self.broken_connections = 0
+        """Connections that were given up because the server sent what is not ZooKeeper's protocol."""
         self._watches = WatchList()
         self._unsent: deque[Request] = deque()
         self._xid = 0
@@ -374,6 +378,7 @@ class ZooKeeperClient:
         if link.lost.done():
             return
         self._link = link
+        self.connections += 1
         watches = self._watches.again(self.last_zxid)
         if watches is not None:
             link.send_watches(Request(Op.SET_WATCHES, watches, lambda code, zxid, body: None, lambda error: None))
@@ -399,6 +404,7 @@ class ZooKeeperClient:
 
     def _on_lost(self, link: Link) -> None:
         """Called before anybody hears of a lost request: whoever then calls again waits for the next connection."""
+        self.broken_connections += link.is_broken
         if link is self._link:
             self._link = None
             if self.state is State.CONNECTED:

@@ -77,6 +77,8 @@ class Link(asyncio.Protocol):
         """The server's answer to the connect request, or ConnectionLoss."""
         self.lost: asyncio.Future[str] = loop.create_future()
         """Why the connection ended."""
+        self.is_broken = False
+        """The server has sent what is not ZooKeeper's protocol."""
         self.sent_at = self.heard_at = loop.time()
         self._why = "the server closed the connection"
 
@@ -103,6 +105,7 @@ class Link(asyncio.Protocol):
                 self._take_frame(received[at + 4 : end])
                 at = end
         except JuteError as error:
+            self.is_broken = True
             self.abort(f"the server sent what is not ZooKeeper's protocol: {error}")
         del self._received[:at]
 

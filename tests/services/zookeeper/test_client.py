@@ -188,7 +188,7 @@ def test_a_session_survives_a_lost_connection_with_its_watches_and_ephemerals() 
             await other.set("/watched", b"now")
             await client.sync()
             assert events[1:] == [WatchEvent(EventType.DATA_CHANGED, "/watched")]
-            assert client.session_id == session
+            assert (client.session_id, client.connections) == (session, 2)
             stat = await client.exists("/e")
             assert stat is not None and stat.ephemeral_owner == session
 
@@ -307,6 +307,7 @@ def test_a_server_that_speaks_something_else_is_left() -> None:
             client = ZooKeeperClient(["127.0.0.1:9999", cluster.endpoints[0]], random.Random(1), 4_000)
             await client.start()
             assert await client.exists("/") is not None
+            assert client.broken_connections == 1
             await client.close()
             server.close()
 

@@ -39,6 +39,10 @@ def check_sessions(history: History) -> Iterator[Finding]:
     behind what a client has seen does not take it over.  A write has a zxid above all that its session was shown
     before.  With the replay this says that a session sees its own writes, and never an older state after a newer one.
     """
+    for session in history.sessions:
+        if session.broken_connections:
+            text = f"session {session.number} was sent answers out of order, or what is none"
+            yield Finding("session order", text, session.ended_at)
     last: dict[int, Call] = {}
     for call in history.calls:
         if not call.is_judged():
@@ -99,28 +103,29 @@ def check_sequences(history: History) -> Iterator[Finding]:
                 yield _finding("sequences", call, f"was numbered after {before.path}, which has a lower zxid")
 
 
-def check_bursts(history: History) -> Iterator[Finding]:
-    """Sets that a session sent in a burst, to a node that nobody else writes, leave no gap.
+def check_gaps(history: History) -> Iterator[Finding]:
+    """Sets that went over one connection, to a node that nobody else writes, leave no gap.
 
-    They went over one connection in order, and the log takes them in order without gaps: so when the version that one
-    of them made is known, all those of its burst in front of it have counted too.
+    The log takes what one connection brings in order and without gaps; after a loss it takes nothing that came behind.
+    So when the version that a set made is known, those in front of it have counted too, but for those that were
+    answered with an error.
     """
     versions: dict[tuple[str, str], int] = {}
     for call in history.calls:
         if call.kind is Kind.GET and call.is_done() and call.value is not None:
             versions[call.path, call.value] = call.version
-    bursts: dict[tuple[int, int], list[Call]] = {}
+    sets: dict[tuple[int, int], list[Call]] = {}
     for call in history.calls:
-        if call.burst and call.kind is Kind.SET:
-            bursts.setdefault((call.session, call.burst), []).append(call)
+        if call.connection and (call.is_done() or call.is_unknown()):
+            sets.setdefault((call.session, call.connection), []).append(call)
     highest: dict[str, int] = {}
-    for calls in bursts.values():
+    for calls in sets.values():
         path = calls[0].path
         made = [call.version if call.is_done() else versions.get((path, call.value or ""), -1) for call in calls]
         for index, (call, version) in enumerate(zip(calls, made, strict=True)):
             least = highest.get(path, 0) + 1 + index
-            if version >= 0 and version < least:
-                text = f"made version {version} as number {index + 1} of its burst: expected {least} or more"
+            if 0 <= version < least:
+                text = f"made version {version} as number {index + 1} of its connection: expected {least} or more"
                 yield _finding("session order", call, text)
         highest[path] = max([highest.get(path, 0), *made])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quorate.checking.zookeeper.locks import check_locks
 from quorate.checking.zookeeper.order import (
-    check_bursts,
     check_expiry,
+    check_gaps,
     check_real_time,
     check_sequences,
     check_session_ids,
@@ -27,7 +27,7 @@ def findings(history: History) -> list[Finding]:
         *check_session_ids(history),
         *check_expiry(history),
         *check_sequences(history),
-        *check_bursts(history),
+        *check_gaps(history),
         *check_replay(history, writes),
         *check_watches(history, writes),
         *check_locks(history),

@@ -70,8 +70,8 @@ class Call:
     ephemeral: bool = False
     sequential: bool = False
     parts: tuple[Part, ...] = ()
-    burst: int = 0
-    """Not 0 where it was sent together with others, ahead of their answers: which of the session's bursts it was in."""
+    connection: int = 0
+    """Of a set of a node that nobody else writes: over which of the session's connections it went; else 0."""
     returned_at: float | None = None
     code: int = OK
     zxid: int = 0
@@ -122,6 +122,8 @@ class Session:
     """When the newest ping was sent that was answered; None where none was."""
     unasked_events: int = 0
     """Events that came although no watch was waiting for them."""
+    broken_connections: int = 0
+    """Connections on which something came that was not due, such as an answer out of order."""
 
 
 class WatchKind(enum.Enum):

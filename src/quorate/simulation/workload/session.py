@@ -73,7 +73,6 @@ class RecordedSession:
         """Those that have not fired."""
         self._processes = 0
         self._server = ""
-        self._bursts = 0
         self.own_path = ""
         """A node that this session created and nobody else writes."""
         self._renew_process()
@@ -133,6 +132,7 @@ class RecordedSession:
             self.record.vouched_at = self.record.ended_at - ago_s
             self.recorder.coverage["sessions vouched for"] += 1
         self.record.unasked_events = self.zk.unasked_events
+        self.record.broken_connections = self.zk.broken_connections
 
     # --- reads -------------------------------------------------------------------------------
 
@@ -197,12 +197,14 @@ class RecordedSession:
         *,
         expected_version: int = -1,
         expected_value: str | None = None,
-        burst: int = 0,
     ) -> Call:
-        call = Call(self.number, Kind.SET, path, self.recorder.now_s(), value, "" if burst else self.process)
+        is_own = path == self.own_path
+        call = Call(self.number, Kind.SET, path, self.recorder.now_s(), value, "" if is_own else self.process)
         call.expected_version = expected_version
         call.expected_value = expected_value
-        call.burst = burst
+        if is_own:
+            # What is sent while there is no connection goes over the next one.
+            call.connection = self.zk.connections + (self.zk.state is not State.CONNECTED)
         self._begin(call)
         try:
             stat = await self.zk.set(path, value.encode(), expected_version)
@@ -265,11 +267,6 @@ class RecordedSession:
             if part.kind is Kind.SET and result.stat is not None:
                 part.version = result.stat.version
         return self._answered(call)
-
-    def next_burst(self) -> int:
-        """The number of a new burst: calls that are sent together."""
-        self._bursts += 1
-        return self._bursts
 
     # --- records -----------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from quorate.checking.zookeeper.records import Kind, Part
+from quorate.checking.zookeeper.records import Call, Kind, Part
 from quorate.simulation.workload.client import EPHEMERALS, KEYS, OWN, SEQUENCE, Client
 from quorate.simulation.workload.session import RecordedSession
 
 MOST_WATCHES = 6
 """Of one session at a time."""
+MOST_IN_BURST = 8
+BURST_GAP_S = 0.003
 MOST_IN_SEQUENCE = 5
 """Sequential nodes of one client at a time."""
 
@@ -71,14 +73,18 @@ async def use_burst(client: Client, session: RecordedSession) -> None:
         if not created.is_done() or session.is_over():
             return
         session.own_path = created.path
-    path, burst = session.own_path, session.next_burst()
-    writes = [session.set(path, client.new_value(), burst=burst) for _ in range(client.random.randrange(2, 6))]
-    await asyncio.gather(*writes, session.get(path))
+    sent: list[asyncio.Task[Call]] = []
+    for _ in range(client.random.randrange(2, MOST_IN_BURST)):
+        # Some together, some a little later: one segment may be lost with what was under way, and the next not.
+        if client.random.random() < 0.5:
+            await asyncio.sleep(client.random.uniform(0.0, BURST_GAP_S))
+        sent.append(asyncio.ensure_future(session.set(session.own_path, client.new_value())))
+    await asyncio.gather(*sent, session.get(session.own_path))
 
 
 async def use_watch(client: Client, session: RecordedSession) -> None:
     if len(session.watches) >= MOST_WATCHES:
-        await session.get(client.some_register(), synced=True)
+        await session.sync()
         return
     chance = client.random.random()
     if chance < 0.3:
