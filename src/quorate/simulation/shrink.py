@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -64,13 +64,35 @@ def shrink(
     """Make the plan of a failed run smaller, until nothing can be taken from it or the tries are used up."""
     assert progress.smallest.check, "a run that went well has nothing to shrink"
     with Workers(jobs, partial(summarize, run)) as workers:
-        tester = _Tester(progress, workers, limit_s, on_tick)
-        while not tester.is_exhausted:
-            before = tester.plan
-            for reduce in (_cut_after_violation, _drop_injections, _drop_clients, _drop_operations, _shorten):
-                reduce(tester)
-            if tester.plan == before:
-                return
+        shrink_on(workers, progress, limit_s=limit_s, on_tick=on_tick)
+
+
+class Tries(Protocol):
+    """Whoever runs plans: `Workers`, or something like them where runs cannot go to other processes."""
+
+    @property
+    def idle(self) -> Sequence[int]: ...
+
+    def begin(self, worker: int, task: Plan, limit_s: float) -> None: ...
+
+    def wait(self, timeout_s: float) -> Sequence[tuple[int, Plan, Summary | Lost]]: ...
+
+
+def shrink_on(
+    workers: Tries,
+    progress: Progress,
+    *,
+    limit_s: Callable[[Plan], float] = time_limit_s,
+    on_tick: Callable[[], None] = nothing,
+) -> None:
+    """As `shrink`, with runs by these workers."""
+    tester = _Tester(progress, workers, limit_s, on_tick)
+    while not tester.is_exhausted:
+        before = tester.plan
+        for reduce in (_cut_after_violation, _drop_injections, _drop_clients, _drop_operations, _shorten):
+            reduce(tester)
+        if tester.plan == before:
+            return
 
 
 @dataclass(slots=True)
@@ -78,7 +100,7 @@ class _Tester:
     """Tries plans, and keeps the smallest that fails."""
 
     progress: Progress
-    workers: Workers[Plan, Summary]
+    workers: Tries
     limit_s: Callable[[Plan], float]
     on_tick: Callable[[], None]
     known: dict[Plan, Summary] = field(default_factory=dict)

@@ -51,16 +51,14 @@ class Workload(Protocol):
         ...
 
 
-class ServiceUnderTest(Protocol):
-    """A service with its workload."""
+class WatchedService(Protocol):
+    """A service whose stores are observed."""
 
     name: str
 
     def service(self, node: NodeId, agreement: StoreAgreement) -> Service:
         """The service for one node, whose stores tell the agreement what they come to."""
         ...
-
-    def workload(self, simulation: Simulation, servers: list[str], plan: Plan) -> Workload: ...
 
     def look(self, store: object) -> None:
         """Show the whole state of one of the service's stores to its agreement."""
@@ -73,3 +71,9 @@ class ServiceUnderTest(Protocol):
     def describe(self, data: bytes, from_client: bool) -> str:
         """Bytes between a client and a door in a few words, for traces."""
         ...
+
+
+class ServiceUnderTest(WatchedService, Protocol):
+    """A service with its workload."""
+
+    def workload(self, simulation: Simulation, servers: list[str], plan: Plan) -> Workload: ...
