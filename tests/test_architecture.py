@@ -25,14 +25,18 @@ LAYERS = (
     {"services"},
     {"node"},
     {"client"},
-    {"cli"},  # below the laboratory: nothing that runs in production imports it
     {"checking"},
     {"simulation"},
+    {"cli"},
 )
 """Parts of `quorate`, lowest first.  A part imports itself and lower layers, never a neighbour or upwards."""
 
 SERVICE_REGISTRY = "quorate.node.process"
 """The only module outside a service that may import it: where a node's services are chosen."""
+
+LABORATORY = {"checking", "simulation"}
+LABORATORY_COMMANDS = {"quorate.cli.check", "quorate.cli.simulate"}
+"""The only modules outside the laboratory that may import it: nothing that runs in production does."""
 
 TOP_MODULES = {"quorate", "quorate.__main__"}
 """Modules in no layer.  The package itself must import nothing; `__main__` imports the command line."""
@@ -141,6 +145,8 @@ def wrong_directions(module: Module, known: Mapping[str, Module] = MODULES) -> I
         source_part, target_part = module.name.split(".")[1], target.split(".")[1]
         if other > own or (other == own and source_part != target_part):
             yield f"{place}: imports point downward only"
+        if target_part in LABORATORY and source_part not in LABORATORY and module.name not in LABORATORY_COMMANDS:
+            yield f"{place}: only the commands of the laboratory may"
         foreign_service = service_of(target) not in (None, service_of(module.name))
         if foreign_service and source_part in ("services", "node") and module.name != SERVICE_REGISTRY:
             yield f"{place}: only {SERVICE_REGISTRY} knows services by name"
@@ -322,6 +328,9 @@ def test_tests_do_not_sleep() -> None:
         ("quorate.node.group", "from quorate import cli"),
         ("quorate.node.group", "from ..cli import main"),
         ("quorate.cli.up", "from quorate.simulation import loop"),
+        ("quorate.cli.main", "from quorate.checking.linearizability import check"),
+        ("quorate.node.group", "from quorate.checking import history"),
+        ("quorate.checking.history", "from quorate.simulation import loop"),
         ("quorate.cli.up", "import quorate.nowhere"),
         ("quorate", "from quorate.client import connect"),
     ],
@@ -341,6 +350,9 @@ def test_a_wrong_import_is_found(name: str, text: str) -> None:
         ("quorate.node.group", "from quorate.services.interface import Door"),
         ("quorate.cli.node", "from quorate.node.process import run_node"),
         ("quorate.simulation.loop", "from quorate.node.process import run_node"),
+        ("quorate.simulation.run", "from quorate.checking.linearizability import check"),
+        ("quorate.cli.check", "from quorate.checking.linearizability import check"),
+        ("quorate.cli.simulate", "from quorate.simulation import loop"),
     ],
 )
 def test_a_right_import_is_left_alone(name: str, text: str) -> None:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from quorate.checking.history import HistoryError, JsonValue
 
@@ -24,11 +25,11 @@ TOKEN = re.compile(
     r"""|(?P<atom>[^\s,\[\](){}";\\#][^\s,\[\](){}";\\]*)""",
     re.DOTALL,
 )
-CLOSING = {"[": "]", "(": ")", "{": "}", "#{": "}"}
+CLOSING = MappingProxyType({"[": "]", "(": ")", "{": "}", "#{": "}"})
 NUMBER = re.compile(r"[+-]?\d+(?P<fraction>\.\d*)?(?P<exponent>[eE][+-]?\d+)?[NM]?")
 ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
-ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
-CHARACTERS = {"newline": "\n", "space": " ", "tab": "\t", "return": "\r"}
+ESCAPES = MappingProxyType({"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"})
+CHARACTERS = MappingProxyType({"newline": "\n", "space": " ", "tab": "\t", "return": "\r"})
 
 
 @dataclass(frozen=True, slots=True)

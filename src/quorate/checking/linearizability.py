@@ -177,9 +177,12 @@ class _Part:
         return unknown
 
     def search(
-        self, required: Iterable[int], optional: Mapping[int, Action], budget: Budget
+        self, required: Iterable[int], optional: Mapping[int, Action], budget: Budget, *, foresight: bool = True
     ) -> tuple[list[Candidate], Finding]:
-        """Look for an order of what is `required` (known outcomes only), and may be of what is `optional`."""
+        """Look for an order of what is `required` (known outcomes only), and may be of what is `optional`.
+
+        Without `foresight`, an order ends only where a person sees why, and not where something later forbids it.
+        """
         chosen = {number: self._candidate(number, self.actions[number], True) for number in required}
         chosen |= {number: self._candidate(number, action, False) for number, action in optional.items()}
         for number, before in self._after.items():
@@ -187,7 +190,8 @@ class _Part:
                 chosen[number].after = (before,)
         candidates = list(chosen.values())
         held: dict[State, int] = {}
-        if not self.composes:
+        growing = foresight and all(each.action.composes for each in candidates if each.action.changes)
+        if foresight and not self.composes:
             producers = _narrow(candidates)
             if self.model.fifo:
                 _first_in_first_out(candidates, producers, self.never)
@@ -196,7 +200,7 @@ class _Part:
                     value = each.action.observes
                     if each.required and value in producers:
                         held[value] = max(each.invoked, held.get(value, 0))
-        return candidates, search(candidates, self.model.initial, budget, held)
+        return candidates, search(candidates, self.model.initial, budget, held, growing)
 
     def _candidate(self, number: int, action: Action, required: bool) -> Candidate:
         returned = self.returned[number]
@@ -360,7 +364,7 @@ def _invalid(part: _Part, enough: list[int], answer: Answer) -> Answer:
     shown = sorted({*enough, *_origins(part, enough)}, key=lambda number: part.invoked[number])
     unknown = {number: part.actions[number] for number in shown if number in part.unknown}
     known = [number for number in shown if number not in unknown]
-    candidates, finding = part.search(known, unknown, Budget(SHRINK_STEPS))
+    candidates, finding = part.search(known, unknown, Budget(SHRINK_STEPS), foresight=False)
     return Answer(
         verdict=answer.verdict,
         operations=answer.operations,

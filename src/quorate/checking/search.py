@@ -153,18 +153,21 @@ class _Frame:
     tried: int = 0
 
 
-def search(candidates: Sequence[Candidate], initial: State, budget: Budget, held: Mapping[State, int]) -> Finding:
+def search(
+    candidates: Sequence[Candidate], initial: State, budget: Budget, held: Mapping[State, int], growing: bool
+) -> Finding:
     """Look for an order of all required candidates, with any of the optional ones in between.
 
     `held`: states that can never come back once they are left, and the position up to which each must last.
+    `growing`: all that changes the state is append.
     """
-    return _Search(_Timetable(candidates).stops(), initial, budget, held).run()
+    return _Search(_Timetable(candidates, growing).stops(), initial, budget, held).run()
 
 
 class _Timetable:
     """What runs at each stop, as bits that are given out again after a return."""
 
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
+    def __init__(self, candidates: Sequence[Candidate], growing: bool) -> None:
         self._candidates = candidates
         self._by_number = {each.number: each for each in candidates}
         # Where the order of two is given, equals of theirs cannot change places with them.
@@ -177,7 +180,7 @@ class _Timetable:
         """Number of a running operation -> its bit."""
         self._observers: list[Candidate] = []
         """What is required and observes a value, where states only grow; the last to be invoked comes first."""
-        if all(each.action.composes for each in candidates if each.action.changes):
+        if growing:
             observers = (each for each in candidates if each.required and each.action.observes is not NO_VALUE)
             self._observers = sorted(observers, key=lambda each: each.invoked, reverse=True)
 

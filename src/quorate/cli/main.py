@@ -19,6 +19,7 @@ COMMANDS = MappingProxyType(
         "status": "quorate.cli.status:status",
         "node": "quorate.cli.node:node",
         "log": "quorate.cli.log:log",
+        "check": "quorate.cli.check:check",
         "simulate": "quorate.cli.simulate:simulate",
     }
 )
