@@ -58,7 +58,7 @@ def run_poisoned(plan: Plan, *, record: bool = False) -> Outcome:
     if poisons and poisons[0].at_s < plan.duration_s and 3 in clients and operations >= 5:
         outcome.violation = Violation("poisoned", "somebody drank it")
         outcome.violated_at_s = poisons[0].at_s + 1.0
-    elif len(plan.injections) == 7:
+    elif not plan.injections:
         outcome.violation = Violation("another check", "which is not what is looked for")
     if record:
         outcome.trace = _trace(outcome)

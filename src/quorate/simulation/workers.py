@@ -128,9 +128,6 @@ class Workers(Generic[T, R]):
 
     def close(self) -> None:
         """End all processes, whatever they do."""
-        for running in self._workers:
-            if running is not None:
-                running.process.kill()
         for worker in range(len(self._workers)):
             self._under[worker] = None
             self._discard(worker)
