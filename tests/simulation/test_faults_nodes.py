@@ -9,7 +9,7 @@ from quorate.simulation.disk import SYNC_S
 from quorate.simulation.faults import FAULTS
 from quorate.simulation.faults.disks import noticeable_bits
 from quorate.simulation.plan import Injection
-from quorate.storage.log_errors import CorruptLog, LogSyncFailed
+from quorate.storage.log_errors import CorruptLog
 from quorate.storage.log_recovery import read_log
 from quorate.storage.log_segments import segment_path
 from tests.simulation.faults_stage import Stage
@@ -46,7 +46,7 @@ def test_a_node_comes_back_only_when_no_fault_wants_it_down() -> None:
     stage = Stage()
     stage.elected()
     stage.begin("crash", "1", for_s=3.0)
-    stage.begin("crash", "1,2", for_s=1.0)
+    stage.begin("power-loss", "1,2", for_s=1.0)
     stage.pass_time(1.5)
     assert stage.world.up() == [0, 2]
     assert stage.count("crashes") == 2
@@ -177,7 +177,7 @@ def test_a_node_with_a_failing_disk_ends_and_is_started_again() -> None:
 def test_a_node_that_fails_for_no_reason_is_a_violation() -> None:
     stage = Stage()
     follower = stage.follower()
-    stage.cluster.nodes[follower]._fail(LogSyncFailed("nothing is wrong with the disk"))
+    stage.cluster.nodes[follower]._fail(OSError("nothing is wrong with the disk"))
     stage.pass_time(0.1)
     assert [violation.check for violation in stage.violations] == ["node failed"]
 
@@ -197,7 +197,7 @@ def test_a_failed_sync_explains_an_end_only_in_the_life_in_which_it_failed() -> 
     stage.begin("failing-disk", str(follower), for_s=0.0)
     stage.begin("crash", str(follower), for_s=1.0)
     stage.pass_time(3)
-    stage.cluster.nodes[follower]._fail(LogSyncFailed("the disk is sound again"))
+    stage.cluster.nodes[follower]._fail(OSError("the disk is sound again"))
     stage.pass_time(0.1)
     assert [violation.check for violation in stage.violations] == ["node failed"]
 
@@ -215,6 +215,7 @@ def test_a_damaged_node_refuses_to_start_and_stays_down() -> None:
     stage.world.heal()
     stage.pass_time(3)
     assert stage.world.up() == [0, 2]
+    assert stage.count("nodes refused as damaged") == 1
     assert stage.writes_within(1.0) > 5
     assert not stage.violations
 
