@@ -123,7 +123,8 @@ class PeerListener:
         self.decode_items = decode_items
         self.max_frame_bytes = max_frame_bytes
         self._current: dict[int, _Incoming] = {}
-        self._open: set[_Incoming] = set()
+        self._open: dict[_Incoming, None] = {}
+        """No set, whose order is that of addresses in memory: a simulated run is the same every time."""
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -132,7 +133,7 @@ class PeerListener:
 
     def _accept(self) -> _Incoming:
         connection = _Incoming(self)
-        self._open.add(connection)
+        self._open[connection] = None
         return connection
 
     def adopt(self, peer: int, connection: _Incoming) -> None:
@@ -144,7 +145,7 @@ class PeerListener:
             self.events.lost(peer, Direction.INCOMING)
 
     def dismiss(self, connection: _Incoming) -> None:
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         hello = connection.hello
         if hello is None:
             return

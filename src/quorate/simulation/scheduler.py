@@ -59,7 +59,7 @@ class Simulation:
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = 0
         self._horizon_s = math.inf
-        self._graveyard: list[Machine] = []
+        self._graveyard: list[tuple[Machine, set[asyncio.Task[Any]]]] = []
         self._error: Exception | None = None
         self._hash = hashlib.blake2b(digest_size=16)
         self._steps: list[tuple[object, ...]] = []
@@ -84,7 +84,8 @@ class Simulation:
         machine.alive = False
         self.network.killed(machine, silent=power_loss)
         # Its suspended tasks are kept until the whole world is collected, because collecting them runs `finally`.
-        self._graveyard.append(machine)
+        # The loop itself holds only those that are about to run.
+        self._graveyard.append((machine, asyncio.all_tasks(machine.loop)))
 
     # --- time --------------------------------------------------------------------------------
 
