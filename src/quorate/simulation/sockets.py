@@ -292,6 +292,10 @@ class SimulatedTransport(asyncio.Transport):
         if not data or self._ended or not self.machine.alive:
             return
         peer = self.peer
+        if self._received and self._received[-1] is _Signal.RESET:
+            # It has arrived, and was not read: writing tells of it too.
+            self._on_machine(self._lose, _reset())
+            return
         if peer._lost and peer.machine.alive:
             self._reset_later()
             return
