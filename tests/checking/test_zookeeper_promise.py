@@ -293,9 +293,9 @@ def test_a_session_that_was_left_may_end_at_any_time_but_only_once() -> None:
 def test_a_session_lasts_for_its_timeout_from_a_ping_that_was_answered() -> None:
     log = Log()
     session = log.history.sessions[log.session()]
-    session.end, session.ended_at, session.vouched_at = End.EXPIRED, 9.0, 4.9
+    session.end, session.ended_at, session.vouched_at = End.EXPIRED, 9.0, 5.1
     assert log.findings() == []
-    session.vouched_at = 7.1
+    session.vouched_at = 5.6
     assert log.checks() == {"session expiry"}
     session.end = End.LEFT
     assert log.findings() == []

@@ -100,7 +100,7 @@ def test_a_cluster_in_trouble_keeps_its_promise_and_everything_is_seen() -> None
 def test_a_client_stops_after_its_operations_and_all_runs_alike_from_one_seed() -> None:
     def run() -> tuple[str, list[int], list[str]]:
         world = World(seed=5, max_operations=30)
-        world.simulation.pass_until(20.0)
+        world.simulation.pass_until(40.0)
         assert all(task.done() for task in world.tasks)
         world.finish()
         assert world.workload.findings() == []

@@ -140,6 +140,8 @@ class ZooKeeperClient:
         self._xid = 0
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
+        self._may_connect = asyncio.Event()
+        self._may_connect.set()
         self._changed = asyncio.Event()
         """Set, and replaced, whenever `state` changes."""
 
@@ -199,6 +201,17 @@ class ZooKeeperClient:
         """Cut the connection; the client resumes its session on the next server."""
         if self._link is not None:
             self._link.abort("the caller dropped the connection")
+
+    def suspend(self) -> None:
+        """Cut the connection and look for no other before `resume`, as if the process stood still; calls wait.
+
+        Where that takes longer than the session's timeout, the session expires.
+        """
+        self._may_connect.clear()
+        self.drop_connection()
+
+    def resume(self) -> None:
+        self._may_connect.set()
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -337,9 +350,12 @@ class ZooKeeperClient:
         hosts = _shuffled(self._hosts, self._random)
         while self.state is State.CONNECTING:
             for host, port in hosts:
+                await self._may_connect.wait()
                 link = await self._connect(host, port)
-                if link is not None:
+                if link is not None and self._may_connect.is_set():
                     await self._keep(link)
+                elif link is not None:
+                    link.abort("the client was suspended meanwhile")
                 if self.state is not State.CONNECTING:
                     return
             await asyncio.sleep((RETRY_DELAY_MS + self._random.randrange(0, RETRY_DELAY_MS)) / 1000)

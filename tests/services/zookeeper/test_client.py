@@ -195,6 +195,25 @@ def test_a_session_survives_a_lost_connection_with_its_watches_and_ephemerals() 
     on_simulated_loop(work)
 
 
+@pytest.mark.parametrize("connecting", [False, True])
+def test_a_suspended_client_comes_back_to_its_session_when_it_is_resumed(connecting: bool) -> None:
+    async def work() -> None:
+        async with Cluster(2) as cluster, client_of(cluster) as client:
+            if connecting:
+                client.drop_connection()
+                await client.wait_for(State.CONNECTING)
+            client.suspend()
+            call = asyncio.ensure_future(client.create("/a"))
+            await asyncio.sleep(3)
+            assert client.state is State.CONNECTING
+            assert not call.done()
+            client.resume()
+            assert await call == "/a"
+            assert client.connections == 2
+
+    on_simulated_loop(work)
+
+
 def test_calls_in_flight_are_lost_and_calls_made_meanwhile_wait() -> None:
     async def work() -> None:
         async with Cluster(2) as cluster, client_of(cluster) as client:

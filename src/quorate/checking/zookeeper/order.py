@@ -9,7 +9,7 @@ from typing import Final
 from quorate.checking.zookeeper.records import WRITES, Call, End, Finding, History, Kind
 from quorate.checking.zookeeper.writes import SEQUENCE_DIGITS, describe, frontiers
 
-FASTEST_CLOCK: Final = 2.0
+FASTEST_CLOCK: Final = 1.1
 """No server's clock is expected to run faster than so many times true time."""
 
 

@@ -1,4 +1,4 @@
-"""What clients do with sessions and connections: short sessions, moves between servers, rests, ends of both kinds."""
+"""What clients do with sessions and connections: short sessions, moves between servers, rests and pauses, ends."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ async def rest(client: Client, session: RecordedSession) -> None:
     while rest_s > 0 and client.may_go_on() and not session.is_over():
         await asyncio.sleep(min(rest_s, 0.5))
         rest_s -= 0.5
+    await session.get(client.some_register())
+
+
+async def stand_still(client: Client, session: RecordedSession) -> None:
+    """For about as long as the session may last without a word: sometimes it is over then."""
+    await make_ephemeral(client, session)
+    session.zk.suspend()
+    await asyncio.sleep(session.record.timeout_ms / 1000 * client.random.uniform(0.2, 1.8))
+    session.zk.resume()
     await session.get(client.some_register())
 
 

@@ -71,11 +71,11 @@ async def _work(client: Client, session: RecordedSession, hold: Hold) -> None:
             break
         await client.pace()
     if client.random.random() < FREEZE_CHANCE:
-        session.leave()
+        session.zk.suspend()
         await asyncio.sleep(session.record.timeout_ms / 1000 + client.random.uniform(1.0, 3.0))
         resource.use(hold)
-    else:
-        await _withdraw(session, hold.claim, hold)
+        session.zk.resume()
+    await _withdraw(session, hold.claim, hold)
 
 
 async def _withdraw(session: RecordedSession, claim: str, hold: Hold | None) -> None:

@@ -32,7 +32,7 @@ from quorate.simulation.workload.client import (
     WorkloadOptions,
     World,
 )
-from quorate.simulation.workload.connections import end_session, move, rest, use_short_session
+from quorate.simulation.workload.connections import end_session, move, rest, stand_still, use_short_session
 from quorate.simulation.workload.ephemerals import note_those_gone, use_ephemeral
 from quorate.simulation.workload.locks import use_lock
 from quorate.simulation.workload.session import Note, RecordedSession, Recorder
@@ -59,6 +59,7 @@ EVERYBODY: Final[Mapping[Activity, float]] = MappingProxyType(
         use_lock: 0.2,
         move: 0.15,
         rest: 0.03,
+        stand_still: 0.03,
         end_session: 0.08,
         use_short_session: 0.05,
     }
@@ -68,7 +69,7 @@ ROLES: Final[Sequence[Mapping[Activity, float]]] = (
     MappingProxyType({use_register: 6.0, use_several: 2.0}),
     MappingProxyType({use_key: 6.0, use_watch: 2.0}),
     MappingProxyType({use_lock: 4.0}),
-    MappingProxyType({use_ephemeral: 8.0, end_session: 0.6, rest: 0.3, use_short_session: 0.6}),
+    MappingProxyType({use_ephemeral: 8.0, end_session: 0.6, rest: 0.3, stand_still: 0.3, use_short_session: 0.6}),
     MappingProxyType({use_watch: 5.0, move: 1.0}),
     MappingProxyType({use_burst: 3.0, use_sequence: 3.0, move: 0.5}),
 )
