@@ -220,10 +220,15 @@ class _Run:
             self._demand(self._has_agreement, AGREEMENT_LIMIT_S, "all nodes at the same position")
         except Deadlock as error:
             raise Violation("deadlock", str(error)) from error
-        for node in sorted(self._cluster.nodes):
-            self._service.look(self._stores[node])
+        # As a step of the simulation, which is what ends with the violation that it finds.
+        simulation.after(0.0, self._look)
+        simulation.pass_until(simulation.now_s)
         for violation in self._workload.violations():
             raise violation
+
+    def _look(self) -> None:
+        for node in sorted(self._cluster.nodes):
+            self._service.look(self._stores[node])
 
     def _demand(self, holds: Callable[[], bool], limit_s: float, what: str) -> None:
         deadline_s = self.simulation.now_s + limit_s
