@@ -49,6 +49,14 @@ PROGRESS_LIMIT_S = 40.0
 FINISH_LIMIT_S = 40.0
 AGREEMENT_LIMIT_S = 20.0
 LOOK_S = 0.25
+REQUIRED_COVERAGE = (
+    *("elections", "step downs", "truncations", "snapshots sent", "snapshots installed", "barriers passed"),
+    *("barriers failed", "sessions opened", "sessions expired", "sessions moved", "sessions left", "watches fired"),
+    *("locks acquired", "fenced uses refused", "ephemerals vanished", "unknown outcomes", "messages dropped"),
+    *("messages delayed", "messages duplicated", "connections reset", "crashes", "power losses", "torn writes"),
+    *("partitions", "nodes refused as damaged"),
+)
+"""What a campaign with all faults must have exercised: a check of something that never happens checks nothing."""
 KEPT_EVENTS = 50_000
 """Of a recorded run: far more than anybody looks at, and no more memory than a machine has."""
 
