@@ -22,7 +22,11 @@ from quorate.simulation.plan import Injection
 
 FIRST_BOUT_S = (0.2, 4.0)
 BOUT_S = (1.0, 8.0)
-QUIET_S = (2.0, 7.0)
+QUIET_S = (1.5, 6.0)
+PACES = (0.4, 0.7, 1.0, 2.0)
+"""What the quiet is multiplied with: one of them for a whole run."""
+COUNTS = (1, 2, 3, 5, 8)
+"""Most faults in a bout: one of them for a whole run."""
 SINGLE_SHARE, ALL_SHARE = 0.15, 0.15
 """Of the seeds: those with one fault only, and those with all of them."""
 SEQUENCE_SHARE = 0.35
@@ -40,7 +44,7 @@ def draw_injections(seed: int | str, setting: Setting, names: Sequence[str]) -> 
     setting = replace(setting, frail=_draw_frail(random, setting.nodes))
     chosen = _choose(random, wanted)
     weights = {name: 0.05 + random.random() ** 2 for name in chosen}
-    per_bout = random.choice([1, 2, 3, 4, 6])
+    per_bout, pace = random.choice(COUNTS), random.choice(PACES)
     # A damaged node is lost for the rest of the run, which is a pity early on.
     damage_from_s = setting.begin_s + random.uniform(0.3, 0.9) * (setting.end_s - setting.begin_s)
     found = _draw_mild(random, setting, chosen)
@@ -55,7 +59,7 @@ def draw_injections(seed: int | str, setting: Setting, names: Sequence[str]) -> 
             found += _draw_bout(random, bout, names_now, weights, random.randint(1, per_bout))
         elif bout.end_s - bout.begin_s >= sequence.length_s[0]:
             found += sequence.draw(random, bout)
-        at_s = bout.end_s + random.uniform(*QUIET_S)
+        at_s = bout.end_s + pace * random.uniform(*QUIET_S)
     return tuple(sorted(found, key=lambda injection: injection.at_s))
 
 
