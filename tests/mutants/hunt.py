@@ -19,6 +19,7 @@ from tests.mutants.campaign import Finding
 
 HANG = "hang"
 STDERR_TAIL_BYTES = 2000
+TOLD_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Hunt:
 
     def _found(self, quarry: Quarry, finding: Finding) -> None:
         quarry.found(finding)
-        self.report(f"{quarry.name}: found by seed {finding.seed}, {finding.check}")
+        self.report(f"{quarry.name}: found by seed {finding.seed}, {finding.check}: {finding.text[:TOLD_CHARACTERS]}")
         for other, chunk, process in self._running:
             if other is quarry and chunk.first > finding.seed and process.returncode is None:
                 process.kill()
