@@ -99,6 +99,7 @@ class SimulatedFile:
         self._make_durable(through)
 
     def size(self) -> int:
+        self._begin()
         return len(self._content.seen)
 
     def close(self) -> None:
@@ -152,8 +153,9 @@ class SimulatedDisk:
         self.begin(self.life)
         content = self._files.get(path)
         if content is None:
-            if not create or _folder_of(path) not in self._folders:
+            if not create:
                 raise FileNotFoundError(errno.ENOENT, "no such file", path)
+            self._check_folder(_folder_of(path))
             content = self._files[path] = _Content()
             self._note(_folder_of(path), {path: content})
         return SimulatedFile(self, path, content)
@@ -178,6 +180,7 @@ class SimulatedDisk:
     def rename(self, source: str, target: str) -> None:
         self.begin(self.life, WRITE_S)
         content = self._existing(source)
+        self._check_folder(_folder_of(target))
         del self._files[source]
         self._files[target] = content
         self._note(_folder_of(target), {source: None, target: content})
@@ -189,6 +192,7 @@ class SimulatedDisk:
         self._note(_folder_of(path), {path: None})
 
     def sync_folder(self, path: str) -> None:
+        self._check_folder(path)
         self.begin(self.life, self.draw_sync_s())
         self.count_sync()
         for change in self._name_changes.pop(path, []):
@@ -285,6 +289,10 @@ class SimulatedDisk:
             raise FileNotFoundError(errno.ENOENT, "no such file", path)
         return content
 
+    def _check_folder(self, path: str) -> None:
+        if path not in self._folders:
+            raise FileNotFoundError(errno.ENOENT, "no such folder", path)
+
     def _note(self, folder: str, names: dict[str, _Content | None]) -> None:
         self._name_changes.setdefault(folder, []).append(_NameChange(names))
 
@@ -325,7 +333,7 @@ def _apply_names(names: dict[str, _Content], change: _NameChange) -> None:
 
 
 def _write(image: bytearray, offset: int, data: bytes) -> None:
-    if offset > len(image):
+    if data and offset > len(image):
         _resize(image, offset)
     image[offset : offset + len(data)] = data
 
