@@ -269,6 +269,7 @@ class _Run:
         coverage.update(self._faults)
         coverage.update({name.replace("_", " "): count for name, count in self._observer.coverage().items()})
         coverage["connections reset"] += self.simulation.network.connections_reset
+        coverage["operations"] = self._workload.completed()
         return coverage
 
     def end(self) -> None:
