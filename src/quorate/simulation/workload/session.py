@@ -142,13 +142,23 @@ class RecordedSession:
         )
         live = self._watch(WatchKind.DATA, path) if watch else None
         try:
-            if synced:
-                await self.zk.sync(path)
+            syncing = await self._sync_ahead(path) if synced else None
             data, stat = await self.zk.get(path, self._watcher(live))
+            if syncing is not None:
+                # Answered before the read, or lost with an earlier connection.
+                syncing.result()
         except ZooKeeperError as error:
             return self._failed(call, error)
         call.value = data.decode()
         return self._shown(call, stat, live)
+
+    async def _sync_ahead(self, path: str) -> asyncio.Task[None]:
+        """Send a sync, and do not wait for its answer: what is sent next follows on its heels."""
+        syncing = asyncio.ensure_future(self.zk.sync(path))
+        # If the read fails, nobody asks any more how the sync ended.
+        syncing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.sleep(0)
+        return syncing
 
     async def exists(self, path: str, *, synced: bool = False, watch: bool = False) -> Call:
         call = self._begin(Call(self.number, Kind.EXISTS, path, self.recorder.now_s(), synced=synced))
