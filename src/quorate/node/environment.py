@@ -25,3 +25,5 @@ class Environment:
     """In production one that cannot be predicted: session passwords are drawn from it."""
     process_id: int = 0
     """For status only."""
+    watch_loop: bool = True
+    """Measure how long the loop stands still.  A simulated one does so only where it is told to."""

@@ -185,7 +185,8 @@ class Node:
         for group in self._groups.values():
             await group.door.start()
         self._links.start()
-        self._watch.start()
+        if self._environment.watch_loop:
+            self._watch.start()
         self._tick()
 
     async def stop(self) -> None:

@@ -110,9 +110,8 @@ class SimulatedCluster:
         task.add_done_callback(lambda done: self._started(node, machine, done))
 
     async def _begin(self, node: int, machine: Machine) -> None:
-        environment = Environment(
-            self.disks[node], machine.wall_ms, machine.clock, Random(self._random.getrandbits(64))
-        )
+        random = Random(self._random.getrandbits(64))
+        environment = Environment(self.disks[node], machine.wall_ms, machine.clock, random, watch_loop=False)
         hosted = HostedService(SERVICE_GROUP, self._service(node), host_of(node), CLIENT_PORT)
         began = Node(self.config(node), environment, [hosted], self._protocols(node))
         self.nodes[node] = began
