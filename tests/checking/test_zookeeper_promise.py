@@ -98,12 +98,12 @@ class Story(Log):
         first, fourth = self.first, self.session()
         claim = self.create(first, "/l/a-0000000000", None, 0x50, ephemeral=True, sequential=True)
         listed = self.children(first, "/l", ("a-0000000000",), 0x50)
-        self.hold = Hold("/l", claim.path, first, claim.czxid, listed.zxid)
+        self.hold = Hold("/l", claim.path, first, claim.czxid, listed.zxid, listed.invoked_at)
         later = self.create(fourth, "/l/b-0000000001", None, 0x51, ephemeral=True, sequential=True)
         self.in_line = self.children(fourth, "/l", ("a-0000000000", "b-0000000001"), 0x51)
         self.hold.release = self.delete(first, claim.path, 0x52)
         listed = self.children(fourth, "/l", ("b-0000000001",), 0x52)
-        self.next_hold = Hold("/l", later.path, fourth, later.czxid, listed.zxid)
+        self.next_hold = Hold("/l", later.path, fourth, later.czxid, listed.zxid, listed.invoked_at)
         self.history.holds += [self.hold, self.next_hold]
         self.use = Use("/l", fourth, 0x51, 99.0, True)
         self.history.uses += [Use("/l", first, 0x50, 98.0, True), self.use, Use("/l", first, 0x50, 99.5, False)]
@@ -111,6 +111,17 @@ class Story(Log):
 
 def test_the_story_is_right() -> None:
     assert Story().findings() == []
+
+
+def test_what_was_wrong_first_is_told_first() -> None:
+    story = Story()
+    story.listed_later.children = ("3",)
+    story.data_watch.fired_arrival = 0
+    story.next_hold.token = 0x4F
+    times = [finding.at for finding in story.findings()]
+    assert times == sorted(times)
+    assert times[0] == story.set_b.invoked_at + 1.5
+    assert story.findings()[-1].check == "locks"
 
 
 def _forget_event(story: Story) -> None:

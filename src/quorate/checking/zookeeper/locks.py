@@ -28,7 +28,7 @@ def check_locks(history: History) -> Iterator[Finding]:
         by_lock.setdefault(hold.lock, []).append(hold)
         claim = claims.setdefault(hold.token, hold.claim)
         if claim != hold.claim:
-            yield Finding("locks", f"{claim} and {hold.claim} have the same token 0x{hold.token:x}")
+            yield Finding("locks", f"{claim} and {hold.claim} have the same token 0x{hold.token:x}", hold.at)
     for holds in by_lock.values():
         holds.sort(key=lambda hold: hold.held_zxid)
         for former, hold in pairwise(holds):
@@ -41,18 +41,21 @@ def _overlap(former: Hold, hold: Hold, served_zxid: int) -> Iterator[Finding]:
         return
     what = f"{hold.claim} holds {hold.lock} as of zxid 0x{hold.held_zxid:x}"
     if hold.token <= former.token:
-        yield Finding("locks", f"{what} with token 0x{hold.token:x}, after {former.claim} with 0x{former.token:x}")
+        yield Finding(
+            "locks", f"{what} with token 0x{hold.token:x}, after {former.claim} with 0x{former.token:x}", hold.at
+        )
     release = former.release
     if release is not None and not release.is_done():
         return
     if release is not None:
         if release.zxid > hold.held_zxid:
-            yield Finding("locks", f"{what}, and {former.claim} was deleted at 0x{release.zxid:x} only")
+            yield Finding("locks", f"{what}, and {former.claim} was deleted at 0x{release.zxid:x} only", hold.at)
     elif served_zxid >= hold.held_zxid:
         yield Finding(
             "locks",
             f"{what}, and {former.claim}, which was not deleted, belongs to session {former.session}, which was "
             f"served as of 0x{served_zxid:x}",
+            hold.at,
         )
 
 

@@ -18,9 +18,9 @@ from quorate.checking.zookeeper.writes import resolve
 
 
 def findings(history: History) -> list[Finding]:
-    """Everything that contradicts ZooKeeper's promise; empty where it was kept."""
+    """Everything that contradicts ZooKeeper's promise, the earliest first; empty where it was kept."""
     writes = resolve(history)
-    return [
+    found = [
         *writes.findings,
         *check_real_time(history),
         *check_sessions(history),
@@ -32,3 +32,4 @@ def findings(history: History) -> list[Finding]:
         *check_watches(history, writes),
         *check_locks(history),
     ]
+    return sorted(found, key=lambda finding: finding.at)

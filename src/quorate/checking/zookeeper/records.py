@@ -158,6 +158,7 @@ class Hold:
     token: int
     """The claim's czxid."""
     held_zxid: int
+    at: float
     release: Call | None = None
     """The deletion of the claim, where it was tried."""
 

@@ -68,13 +68,15 @@ class _Changes:
 
 
 class _Answers:
-    """The answers that one session got, in order: zxids and arrivals."""
+    """The answers that one session got, in order: zxids, arrivals, and times."""
 
     def __init__(self) -> None:
         self.zxids: list[int] = []
         self.arrivals: list[int] = []
+        self.times: list[float] = []
 
     def add(self, call: Call) -> None:
+        self.times.append(call.returned_at or 0.0)
         self.zxids.append(call.zxid)
         self.arrivals.append(call.arrival)
 
@@ -132,6 +134,7 @@ def _missed(watch: Watch, changes: _Changes, answers: _Answers) -> Iterator[Find
                 watch,
                 f"{'has not fired' if not watch.fired_arrival else 'fired late'}: changed at zxid 0x{begin:x}, "
                 f"and the session was given an answer as of 0x{answers.zxids[index]:x} without the event",
+                answers.times[index],
             )
             return
 
@@ -139,27 +142,31 @@ def _missed(watch: Watch, changes: _Changes, answers: _Answers) -> Iterator[Find
 def _unfounded(watch: Watch, changes: _Changes, answers: _Answers) -> Iterator[Finding]:
     if not watch.fired_times:
         return
-    if watch.fired_times > 1:
-        yield _finding(watch, f"fired {watch.fired_times} times")
-    if watch.event_type not in _ANNOUNCED[watch.kind]:
-        yield _finding(watch, f"fired with an event of type {watch.event_type}")
     index = bisect_right(answers.arrivals, watch.fired_arrival)
+    fired_at = answers.times[index - 1]
+    if watch.fired_times > 1:
+        yield _finding(watch, f"fired {watch.fired_times} times", fired_at)
+    if watch.event_type not in _ANNOUNCED[watch.kind]:
+        yield _finding(watch, f"fired with an event of type {watch.event_type}", fired_at)
     latest = answers.zxids[index] if index < len(answers.zxids) else NEVER
     zxids = changes.of(watch)
     at = bisect_right(zxids, watch.set_zxid)
     if at < len(zxids) and zxids[at] <= latest:
         return
     if watch.path not in changes.owned and not changes.may_have_changed(watch, latest):
-        yield _finding(watch, f"fired, and nothing changed between zxids 0x{watch.set_zxid:x} and 0x{latest:x}")
+        yield _finding(
+            watch, f"fired, and nothing changed between zxids 0x{watch.set_zxid:x} and 0x{latest:x}", fired_at
+        )
 
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
 
-def _finding(watch: Watch, text: str) -> Finding:
+def _finding(watch: Watch, text: str, at: float) -> Finding:
     return Finding(
         "watches",
         f"{watch.kind.value} watch of {watch.path}, set in session {watch.session} at zxid "
         f"0x{watch.set_zxid:x}, {text}",
+        at,
     )

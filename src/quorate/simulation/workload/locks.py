@@ -51,7 +51,7 @@ async def _acquire(client: Client, session: RecordedSession, lock: str, claim: s
             return None
         place = line.index(name)
         if place == 0:
-            return Hold(lock, claim, session.number, token, listed.zxid)
+            return Hold(lock, claim, session.number, token, listed.zxid, client.world.recorder.now_s())
         seen = await session.exists(f"{lock}/{line[place - 1]}", watch=True)
         if not seen.is_done():
             continue
