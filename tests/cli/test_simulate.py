@@ -21,9 +21,9 @@ from click.testing import CliRunner, Result
 
 from quorate.cli import simulate as command
 from quorate.cli.main import main
-from quorate.simulation import console
+from quorate.cli.progress import ProgressLine
+from quorate.cli.simulate import Laboratory
 from quorate.simulation.campaign import Runner
-from quorate.simulation.console import Laboratory, ProgressLine
 from quorate.simulation.plan import Injection, Plan, read_plan, write_plan
 from quorate.simulation.shrink import Progress
 from quorate.simulation.trace import Trace
@@ -308,7 +308,7 @@ def test_ctrl_c_while_shrinking_leaves_the_smallest_plan_so_far(
         progress.smallest = replace(progress.smallest, plan=Plan(seed=5, injections=(CULPRIT,)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(console, "shrink", interrupted)
+    monkeypatch.setattr(command, "shrink", interrupted)
     result = simulate("--seed", "5", run=run_poisoned)
     assert result.exit_code == 130
     assert "Shrunk by 3 runs:" in result.output
@@ -317,13 +317,11 @@ def test_ctrl_c_while_shrinking_leaves_the_smallest_plan_so_far(
 
 
 INTERRUPTED = """
-from pathlib import Path
+from quorate.cli import main, progress, simulate
 from tests.cli.test_simulate import FAULTS, draw
 from tests.simulation.fake_runs import run_without_end
-from quorate.cli import main, simulate
-from quorate.simulation import console
-console.LINE_S = 0.0
-simulate.load_laboratory = lambda: console.Laboratory(run_without_end, draw, FAULTS, ("zookeeper",), ())
+progress.LINE_S = 0.0
+simulate.load_laboratory = lambda: simulate.Laboratory(run_without_end, draw, FAULTS, ("zookeeper",), ())
 main.main(["simulate", "--seeds", "3", "--jobs", "2", "--faults", "none"], prog_name="quorate")
 """
 
@@ -335,8 +333,8 @@ def test_ctrl_c_shows_how_far_it_came_and_leaves_no_process(tmp_path: Path) -> N
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     ) as process:  # fmt: skip
         assert process.stderr is not None
-        while not process.stderr.readline().startswith("2/3 seeds, 120 simulated s"):
-            pass
+        while not (line := process.stderr.readline()).startswith("2/3 seeds, 120 simulated s"):
+            assert line, "it ended by itself"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         output, errors = process.communicate(timeout=60)
     # There was an end of its output, so none of its processes holds that any more.

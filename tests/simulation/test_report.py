@@ -14,12 +14,12 @@ from quorate.simulation.report import (
     as_data,
     command_of,
     command_of_file,
+    coverage_rows,
     describe_injection,
     describe_size,
+    failure_rows,
     first_line,
     record,
-    render_coverage,
-    render_failures,
     render_missing,
     render_totals,
     render_violation,
@@ -72,10 +72,9 @@ def test_a_violation_is_told_with_how_to_repeat_it() -> None:
 
 def test_a_table_of_failures_shows_the_line_that_says_most() -> None:
     lost = Summary(Plan(seed=12), "error KeyError", "Traceback (most recent call last):\n  File ...\nKeyError: 3\n")
-    table = render_failures([Summary(Plan(seed=3), "liveness", "no leader\nat all", 61.5), lost])
-    assert table.splitlines()[1:] == [
-        "   3  liveness        61.500  no leader",
-        "  12  error KeyError   0.000  KeyError: 3",
+    assert failure_rows([Summary(Plan(seed=3), "liveness", "no leader\nat all", 61.5), lost]) == [
+        ["3", "liveness", "61.500", "no leader"],
+        ["12", "error KeyError", "0.000", "KeyError: 3"],
     ]
     assert len(first_line("x" * 1000)) == 100
     assert first_line("") == ""
@@ -86,16 +85,8 @@ def test_totals_count_and_name_what_was_never_exercised() -> None:
     for seed in range(2):
         coverage = {"crashes": seed, "gets": 7, "loss": 3 * seed}
         totals.add(Summary(Plan(seed=seed, faults=ALL), coverage=coverage, simulated_s=60.0, digest="d"))
-    assert render_coverage(totals).splitlines() == [
-        "exercised  times  in runs",
-        "gets          14        2",
-        "crashes        1        1",
-        "",
-        "fault  times  in runs",
-        "loss       3        1",
-        "crash      0        0",
-        "delay      0        0",
-    ]
+    assert coverage_rows(totals, ["crashes", "gets"]) == [["gets", "14", "2"], ["crashes", "1", "1"]]
+    assert coverage_rows(totals, totals.faults) == [["loss", "3", "1"], ["crash", "0", "0"], ["delay", "0", "0"]]
     assert as_data(totals, 4.0)["coverage"] == {"crash": 0, "crashes": 1, "delay": 0, "gets": 14, "loss": 3}
     assert render_totals(totals, 4.0).startswith("2 runs, 120 simulated s in 4.0 s (30.0 per s), digest ")
     assert render_totals(totals, 4.0).endswith(": no violation")

@@ -1,14 +1,13 @@
-"""What is told of runs: tables for people, data for machines, and the record of one run as files and a diagram."""
+"""What is told of runs: text for people, data for machines, and the record of one run as files and a diagram."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quorate.cli.tables import render_table
 from quorate.simulation.campaign import Runner, Summary, Totals, summary_of
 from quorate.simulation.diagram_html import Report, render_html
 from quorate.simulation.diagram_text import render_text
@@ -152,13 +151,12 @@ def render_violation(summary: Summary, command: str) -> str:
     )
 
 
-def render_failures(failures: Collection[Summary]) -> str:
-    """A table of all failing seeds."""
-    rows = [
+def failure_rows(failures: Iterable[Summary]) -> list[list[str]]:
+    """Of each: seed, check, simulated time, what was seen."""
+    return [
         [str(summary.plan.seed), summary.check, f"{summary.violated_at_s:.3f}", first_line(summary.text)]
         for summary in failures
     ]
-    return render_table(["seed", "check", "at s", "seen"], rows, right=frozenset({"seed", "at s"}))
 
 
 def first_line(text: str) -> str:
@@ -171,17 +169,10 @@ def first_line(text: str) -> str:
 # --- campaigns -----------------------------------------------------------------------------------
 
 
-def render_coverage(totals: Totals) -> str:
-    """What was exercised how often, and in how many of the runs; the faults below the rest."""
-    seen = [name for name in totals.coverage if name not in totals.faults]
-
-    def table(head: str, names: Collection[str]) -> str:
-        often_first = sorted(names, key=lambda name: (-totals.coverage[name], name))
-        rows = [[name, str(totals.coverage[name]), str(totals.in_runs[name])] for name in often_first]
-        return render_table([head, "times", "in runs"], rows, right=frozenset({"times", "in runs"}))
-
-    tables = [("exercised", seen), ("fault", list(totals.faults))]
-    return "\n\n".join(table(head, names) for head, names in tables if names)
+def coverage_rows(totals: Totals, names: Iterable[str]) -> list[list[str]]:
+    """Of each: name, how often it was exercised, in how many of the runs; the most frequent first."""
+    often_first = sorted(names, key=lambda name: (-totals.coverage[name], name))
+    return [[name, str(totals.coverage[name]), str(totals.in_runs[name])] for name in often_first]
 
 
 def render_totals(totals: Totals, real_s: float) -> str:
