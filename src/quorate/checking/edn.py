@@ -65,7 +65,7 @@ def read_forms(text: str) -> Iterator[Form]:
 
 def _form(tokens: _Tokens, token: _Token) -> Iterator[Form]:
     if token.kind == "discard":
-        _value(tokens, _following(tokens, token), 0)
+        _value(tokens, _following(tokens, token, 0), 0)
     else:
         yield Form(token.line, _value(tokens, token, 0))
 
@@ -92,8 +92,17 @@ class _Tokens:
         return None
 
 
-def _following(tokens: _Tokens, token: _Token) -> _Token:
+def _following(tokens: _Tokens, token: _Token, depth: int) -> _Token:
+    """The token with which the next value begins that is not discarded."""
     following = tokens.next()
+    discarded = 0
+    while following is not None and (discarded or following.kind == "discard"):
+        if following.kind == "discard":
+            discarded += 1
+        else:
+            _value(tokens, following, depth + 1)
+            discarded -= 1
+        following = tokens.next()
     if following is None:
         raise HistoryError(token.line, f"the text ends after {token.text}")
     return following
@@ -113,7 +122,7 @@ def _value(tokens: _Tokens, token: _Token, depth: int) -> JsonValue:
         case "open":
             return _collection(tokens, token, depth)
         case "tag":
-            return _value(tokens, _following(tokens, token), depth + 1)
+            return _value(tokens, _following(tokens, token, depth), depth + 1)
         case "string":
             return _unescape(token)
         case "character":
@@ -127,7 +136,7 @@ def _collection(tokens: _Tokens, opening: _Token, depth: int) -> JsonValue:
     items: list[JsonValue] = []
     while (token := tokens.next()) is not None and token.kind != "close":
         if token.kind == "discard":
-            _value(tokens, _following(tokens, token), depth + 1)
+            _value(tokens, _following(tokens, token, depth), depth + 1)
         else:
             items.append(_value(tokens, token, depth + 1))
     _closes(opening, token)

@@ -30,7 +30,7 @@ from quorate.checking.search import Budget, Candidate, Finding, search
 
 DEFAULT_MAX_STEPS = 20_000_000
 """About twenty seconds."""
-SHRINK_STEPS = 2_000_000
+SHRINK_STEPS = 1_000_000
 """What making a counterexample smaller may cost at most: it only makes the report shorter."""
 
 
@@ -293,19 +293,32 @@ class _Shrinking:
             {number for number in enough if not part.actions[number].changes},
         ):
             enough = self._without(enough, dispensable - last)
+        if part.model.fifo:
+            # Without the whole of an item the rest is still a history of a queue.
+            items: dict[State, set[int]] = {}
+            for number in enough:
+                action = part.actions[number]
+                value = action.observes if action.produces is NO_VALUE else action.produces
+                items.setdefault(value, set()).add(number)
+            enough = self._reduce(enough, list(items.values()))
         # What composed an observed value is shown in any case.
-        trying = [number for number in enough if not (part.composes and part.actions[number].changes)]
-        size = (len(trying) + 1) // 2
+        return self._reduce(
+            enough, [{number} for number in enough if not (part.composes and part.actions[number].changes)]
+        )
+
+    def _reduce(self, enough: list[int], units: list[set[int]]) -> list[int]:
+        """Do without as many of the units as can be, many at a time at first."""
+        size = (len(units) + 1) // 2
         while size:
             start = 0
-            while start < len(trying):
-                fewer = self._without(enough, set(trying[start : start + size]))
+            while start < len(units):
+                fewer = self._without(enough, set().union(*units[start : start + size]))
                 if len(fewer) == len(enough):
                     start += size
                 else:
-                    del trying[start : start + size]
+                    del units[start : start + size]
                 enough = fewer
-            size = min(size, len(trying)) // 2
+            size = min(size, len(units)) // 2
         return enough
 
     def _until(self, last: int) -> None:
@@ -319,7 +332,7 @@ class _Shrinking:
     def _impossible(self, required: list[int]) -> bool:
         """False where the steps ran out, too."""
         # No single try may use up what all have.
-        budget = Budget(min(self._budget.steps, SHRINK_STEPS // 10))
+        budget = Budget(min(self._budget.steps, SHRINK_STEPS // 50))
         allowed = budget.steps
         candidates, finding = self._part.search(required, self._optional(required), budget)
         self._budget.steps -= allowed - budget.steps + len(candidates)
@@ -341,7 +354,7 @@ class _Shrinking:
             if number not in kept and part.actions[number].changes
         }
         actions = [part.actions[number] for number in required]
-        values = {value for action in actions for value in (action.produces, action.observes)}
+        values = {value for action in actions for value in (action.produces, action.observes)} - {NO_VALUE}
         if part.composes or part.model is LOCK:
             return others
         if part.model.fifo:
