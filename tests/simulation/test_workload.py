@@ -13,6 +13,7 @@ from quorate.services.zookeeper.service import ZOOKEEPER
 from quorate.simulation.cluster import ClusterSettings, SimulatedCluster, client_host
 from quorate.simulation.plan import Plan
 from quorate.simulation.scheduler import Simulation
+from quorate.simulation.trace import Trace
 from quorate.simulation.workload.client import WorkloadOptions
 from quorate.simulation.workload.simulated import SimulatedZooKeeperWorkload
 from quorate.simulation.workload.workload import Workload
@@ -114,6 +115,7 @@ def test_a_client_stops_after_its_operations_and_all_runs_alike_from_one_seed() 
 
 def test_the_simulator_can_use_it() -> None:
     simulation = Simulation(seed=3)
+    simulation.trace = Trace()
     cluster = SimulatedCluster(simulation, ClusterSettings(3, ZOOKEEPER))
     for node in cluster.members:
         cluster.start(node)
@@ -131,6 +133,9 @@ def test_the_simulator_can_use_it() -> None:
     simulation.pass_until(30.0)
     assert workload.is_done()
     assert workload.completed() > 100
+    noted = [(event.place, event.kind) for event in simulation.trace.events]
+    answered = noted.count(("client-0", "return"))
+    assert 30 < answered == noted.count(("client-0", "invoke"))
     assert list(workload.violations()) == []
     # A violation names the check and what was seen.
     read = next(call for call in workload.history.calls if call.synced and call.value and call.process)

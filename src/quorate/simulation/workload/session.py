@@ -103,7 +103,7 @@ class RecordedSession:
             self._end(End.CLOSED)
             self.recorder.coverage["sessions closed"] += 1
         else:
-            self.recorder.coverage["unknown outcomes"] += 1
+            self._unknown(call, "not confirmed")
             self._end(End.LEFT)
 
     def leave(self) -> None:
@@ -318,14 +318,17 @@ class RecordedSession:
         if not isinstance(error, _UNKNOWN):
             call.code = error.code
             return self._answered(call)
-        self.recorder.coverage["unknown outcomes"] += 1
-        note = self.recorder.note
-        if note is not None:
-            note(self.record.client, "return", f"{_describe(call)}: unknown, {error}")
-        self._renew_process()
+        self._unknown(call, str(error))
         if isinstance(error, SessionExpired):
             self._expired()
         return call
+
+    def _unknown(self, call: Call, why: str) -> None:
+        self.recorder.coverage["unknown outcomes"] += 1
+        note = self.recorder.note
+        if note is not None:
+            note(self.record.client, "return", f"{_describe(call)}: unknown, {why}")
+        self._renew_process()
 
     def _renew_process(self) -> None:
         """An operation of unknown outcome may still run, so its process does nothing more."""
