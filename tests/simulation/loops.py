@@ -54,6 +54,8 @@ class Recorder(asyncio.Protocol):
         self.transport: Any = None
         self.told: list[object] = []
         self.stays_half_open = False
+        self.resumed_at_bytes: list[int] = []
+        """What was left in the write buffer whenever writing could go on."""
         self._changed = asyncio.Event()
 
     def _note(self, what: object) -> None:
@@ -77,6 +79,7 @@ class Recorder(asyncio.Protocol):
         self._note("pause")
 
     def resume_writing(self) -> None:
+        self.resumed_at_bytes.append(self.transport.get_write_buffer_size())
         self._note("resume")
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -14,7 +14,17 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.loops import LOCAL, BuildLoop, Recorder, connect, is_simulated, on_every_loop, port_of, run
+from tests.simulation.loops import (
+    LOCAL,
+    BuildLoop,
+    Recorder,
+    connect,
+    is_simulated,
+    is_uvloop,
+    on_every_loop,
+    port_of,
+    run,
+)
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="default")
 RESETS = (ConnectionResetError, BrokenPipeError)
@@ -243,13 +253,15 @@ def test_a_closing_transport_hands_nothing_more_to_its_protocol(build: BuildLoop
     async def work() -> None:
         pair = await connect()
         pair.accepted.transport.pause_reading()
+        pair.client.stays_half_open = True
         pair.client.transport.write(b"unread")
         await asyncio.sleep(0.01)
         pair.accepted.transport.close()
         await pair.accepted.until_lost()
-        # The kernel answers unread bytes, and those that come after, with a reset; it may come after the end.
+        # The kernel answers unread bytes with a reset; on the simulated loop it comes behind the end.
         await pair.client.until_lost()
         assert pair.accepted.told == ["made", ("lost", None)]
+        assert pair.client.told[-1] == ("lost", ConnectionResetError)
         pair.close()
 
     run(build, work())
@@ -344,6 +356,7 @@ def test_a_reader_that_stands_still_makes_the_writer_pause(build: BuildLoop) -> 
         await writer.until_lost()
         await reader.until_lost()
         assert writer.told == ["made", "pause", "resume", ("lost", None)]
+        assert writer.resumed_at_bytes[0] <= 10_000
         assert reader.received == sent
         pair.close()
 
@@ -366,6 +379,7 @@ def test_pauses_and_resumes_alternate_and_nothing_is_lost_in_a_large_transfer(bu
         await writer.until_lost()
         assert pair.accepted.received == data
         flow = [what for what in writer.told if what in ("pause", "resume")]
+        assert max(writer.resumed_at_bytes) <= 16_384
         assert flow and flow == ["pause", "resume"] * (len(flow) // 2)
         pair.close()
 
@@ -534,13 +548,24 @@ def test_who_gives_up_connecting_leaves_nothing_behind(build: BuildLoop) -> None
             made.append(Recorder())
             return made[-1]
 
-        connecting = asyncio.create_task(loop.create_connection(build_protocol, LOCAL, port_of(server)))
-        await asyncio.sleep(0)
-        connecting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await connecting
-        await asyncio.sleep(0.005)
-        assert all(protocol.told in ([], ["made", ("lost", None)]) for protocol in made)
+        given_up = 0
+        for turns in range(60):
+            made.clear()
+            connecting = asyncio.create_task(loop.create_connection(build_protocol, LOCAL, port_of(server)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            try:
+                transport, _ = await connecting
+            except asyncio.CancelledError:
+                given_up += 1
+            else:
+                transport.abort()
+            await asyncio.sleep(0.002)
+            # uvloop forgets a connection that is given up in the very turn in which it is made.
+            if not is_uvloop():
+                assert all(protocol.told in ([], ["made", ("lost", None)]) for protocol in made)
+        assert 0 < given_up < 60
         server.close()
 
     run(build, work())

@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.simulation.loops import BuildLoop, is_simulated, is_uvloop, on_every_loop, run
 
@@ -468,7 +469,8 @@ def test_stopping_a_loop_finishes_the_turn(build: BuildLoop) -> None:
         loop.call_soon(stop)
         loop.call_soon(order.append, "same turn")
         loop.run_forever()
-        assert order[0] == "same turn"
+        # uvloop goes through one more turn.
+        assert order[0] == "same turn" and (order == ["same turn"] or isinstance(loop, uvloop.Loop))
         with pytest.raises(RuntimeError, match="stopped before Future completed"):
             loop.call_soon(loop.stop)
             loop.run_until_complete(loop.create_future())

@@ -331,6 +331,17 @@ def test_bytes_that_reach_a_closed_end_are_answered_by_a_reset() -> None:
     assert ends.client.told == ["made", ("lost", None)]
 
 
+def test_bytes_that_are_under_way_to_an_end_that_closes_are_answered_by_a_reset() -> None:
+    ends = connected()
+    ends.client.stays_half_open = True
+    ends.write_to_server(b"crossing")
+    ends.server.transport.write(b"good-bye")
+    ends.server.transport.close()
+    ends.pass_time(1)
+    assert ends.server.told == ["made", ("lost", None)]
+    assert ends.client.told == ["made", b"good-bye", "eof", ("lost", ConnectionResetError)]
+
+
 def test_aborting_resets_the_other_end_and_loses_what_was_under_way() -> None:
     ends = connected()
     ends.write_to_server(b"under way")

@@ -171,6 +171,8 @@ class SimulatedTransport(asyncio.Transport):
         while self._under_way and self._under_way[0][0] <= now_s:
             _, what, number = self._under_way.popleft()
             self._received.append(what)
+            if self._lost and isinstance(what, bytes):
+                self._refuse_bytes()
             simulation.mix(now_s, self.local, self.remote, zlib.crc32(what) if isinstance(what, bytes) else what.value)
             if number and simulation.trace is not None:
                 simulation.trace.receive(self.machine.name, now_s, number)
@@ -256,8 +258,7 @@ class SimulatedTransport(asyncio.Transport):
         if peer.machine.alive and (peer._writing_paused or peer._closing):
             peer._on_machine(peer._sent)
         if self._closing:
-            if not peer._lost:
-                peer._send_here(_Signal.RESET)
+            self._refuse_bytes()
         elif isinstance(self._protocol, asyncio.BufferedProtocol):
             self._fill(self._protocol, data)
         else:
@@ -317,7 +318,7 @@ class SimulatedTransport(asyncio.Transport):
             self._writing_paused = False
             self._protocol.resume_writing()
         if self._closing and not self.get_write_buffer_size():
-            self._lose(None)
+            self._let_go()
 
     def get_write_buffer_size(self) -> int:
         return max(0, self.peer._unread_bytes - SOCKET_BUFFER_BYTES)
@@ -353,7 +354,17 @@ class SimulatedTransport(asyncio.Transport):
         self._closing = True
         self._read_soon()
         if not self.get_write_buffer_size():
-            self._lose(None)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """All that was written is on its way.  Where bytes were not read, the kernel sends a reset behind it."""
+        if any(isinstance(what, bytes) for what in self._received):
+            self._refuse_bytes()
+        self._lose(None)
+
+    def _refuse_bytes(self) -> None:
+        if not self.peer._lost:
+            self.peer._send_here(_Signal.RESET)
 
     def abort(self) -> None:
         """What has not arrived is lost, and the other end sees a reset."""
