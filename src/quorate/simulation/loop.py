@@ -5,7 +5,7 @@ runs in the next.  A turn begins when the scheduler says so, and the machine is 
 callbacks and operations take.  What is not simulated (TLS, datagrams, signals, subprocesses, file descriptors)
 raises NotImplementedError.
 
-tests/simulation/test_loop_conformance.py holds it against asyncio's loop and uvloop.
+tests/simulation/test_*_conformance.py hold it against asyncio's loop and uvloop.
 """
 
 from __future__ import annotations
