@@ -394,10 +394,9 @@ def test_without_room_nothing_is_written_and_nothing_lost() -> None:
     assert disk.free_bytes() == 5
 
 
-def test_a_failing_sync_says_so_and_keeps_nothing() -> None:
+def test_a_failing_sync_says_so() -> None:
     disk = with_file(b".")
     file = disk.open("file")
-    file.write_at(0, b"1")
     disk.open("other", create=True)
     disk.failing_syncs = True
     count = disk.sync_count
@@ -405,10 +404,26 @@ def test_a_failing_sync_says_so_and_keeps_nothing() -> None:
         with pytest.raises(OSError, match="input/output error"):
             attempt()
     assert disk.sync_count == count
-    assert len(outcomes(disk)) == 4
-    disk.failing_syncs = False
-    file.sync()
-    assert {state["file"] for state in outcomes(disk)} == {b"1"}
+    assert len(outcomes(disk)) == 2
+
+
+def test_what_a_failing_sync_did_not_write_is_taken_for_clean() -> None:
+    ends = set[bytes]()
+    for seed in range(8):
+        disk = SimulatedDisk(seed)
+        disk.open("file", create=True)
+        disk.sync_folder("")
+        file = disk.open("file")
+        file.write_at(0, b"1")
+        disk.failing_syncs = True
+        with pytest.raises(OSError, match="input/output error"):
+            file.sync()
+        disk.failing_syncs = False
+        assert (disk.read("file"), disk.unsynced_changes()) == (b"1", 0)
+        file.sync()
+        assert len(outcomes(disk)) == 1, "it is decided: on the device, or never"
+        ends.add(outcomes(disk)[0]["file"])
+    assert ends == {b"", b"1"}
 
 
 def test_a_flipped_bit_is_on_the_device_and_in_the_cache() -> None:

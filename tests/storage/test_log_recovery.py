@@ -18,7 +18,7 @@ from quorate.storage.log_blocks import (
     SegmentHeader,
     encode_segment_header,
 )
-from quorate.storage.log_errors import CorruptLog, UnknownLogFormat
+from quorate.storage.log_errors import CorruptLog, LogSyncFailed, UnknownLogFormat
 from quorate.storage.log_inspection import Damage, InspectedRecord, inspect
 from quorate.storage.log_recovery import Recovery, TornTail
 from quorate.storage.log_segments import read_whole, segment_path, walk
@@ -197,6 +197,30 @@ def test_a_zeroed_end_of_an_older_segment_is_damage() -> None:
     with pytest.raises(CorruptLog) as caught:
         Log.open(disk, segment_bytes=SEGMENT_BYTES)
     assert (caught.value.file, caught.value.offset) == (segment_path("log", 1), last.offset)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_found_after_a_failed_sync_is_made_durable(seed: int) -> None:
+    disk = SimulatedDisk(seed)
+    log, _ = Log.open(disk, segment_bytes=1 << 16)
+    for position in range(1, 6):
+        log.append(0, [entry(position, bytes([position]) * 60)])
+        log.write()
+        disk.failing_syncs = position >= 3
+        if disk.failing_syncs:
+            with pytest.raises(LogSyncFailed):
+                log.sync()
+            break
+        log.sync()
+    disk.failing_syncs = False
+    log.close()
+    disk.detach()
+    # The cache still has it, and nothing tells the next process that the device has not.
+    log, recovery = Log.open(disk, segment_bytes=1 << 16)
+    assert positions(recovery) == [1, 2, 3]
+    log.append(0, [entry(4, b"next")])
+    log.commit()
+    assert positions(Log.open(crashed(disk, Random(seed)), segment_bytes=1 << 16)[1]) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3, 4])

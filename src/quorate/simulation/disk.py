@@ -86,7 +86,7 @@ class SimulatedFile:
 
     def sync(self) -> None:
         self._begin(self._disk.draw_sync_s())
-        self._disk.count_sync()
+        self._disk.count_sync(self._content)
         self._make_durable(self._content.synced_count + len(self._content.unsynced))
 
     async def sync_aside(self) -> None:
@@ -95,7 +95,7 @@ class SimulatedFile:
         through = self._content.synced_count + len(self._content.unsynced)
         await asyncio.sleep(self._disk.draw_sync_s())
         self._disk.begin(self._life)
-        self._disk.count_sync()
+        self._disk.count_sync(self._content)
         self._make_durable(through)
 
     def size(self) -> int:
@@ -266,6 +266,18 @@ class SimulatedDisk:
                 machine.die()
         machine.spend(duration_s)
 
+    def _forget(self, content: _Content) -> None:
+        """A sync fails: what it should have written is taken for clean, some of it is on the device and some never is.
+
+        As Linux does it (Rebello and others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020):
+        reads still find it in the cache, later syncs say nothing of it, and a loss of power takes it.
+        """
+        for change in content.unsynced:
+            if self._random.random() < 0.5:
+                _apply(content.durable, change)
+        content.synced_count += len(content.unsynced)
+        content.unsynced.clear()
+
     def draw_sync_s(self) -> float:
         return self._random.uniform(*self.sync_s)
 
@@ -273,8 +285,11 @@ class SimulatedDisk:
         if self.capacity_bytes is not None and more_bytes > 0 and self.used_bytes() + more_bytes > self.capacity_bytes:
             raise DiskFull(errno.ENOSPC, "no space left on the simulated disk")
 
-    def count_sync(self) -> None:
+    def count_sync(self, content: _Content | None = None) -> None:
+        """Of a file, or of a folder's names.  Raises EIO."""
         if self.failing_syncs:
+            if content is not None:
+                self._forget(content)
             raise OSError(errno.EIO, "input/output error")
         self.sync_count += 1
 

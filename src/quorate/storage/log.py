@@ -399,7 +399,11 @@ class Log:
             file = self._disk.open(segment_path(self._folder, contents.active))
             self._active = _Segment(contents.active, file, size_bytes)
             self._active.end = contents.end
-        # What was read may have come from the page cache: a process that was killed does not sync.
+            # What was read may have come from the page cache.  After a sync that failed, Linux takes the pages for
+            # clean: the next sync would say that all is well, and a loss of power would still take them.
+            unvouched = file.read_at(contents.vouched_end, contents.end - contents.vouched_end)
+            file.write_at(contents.vouched_end, unvouched)
+        # And a process that was killed does not sync.
         self._active.file.sync()
         self._active.durable_end = self._active.end
         self.try_allocate()

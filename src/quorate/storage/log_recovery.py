@@ -78,6 +78,8 @@ class LogContents:
     """The newest segment that was begun."""
     end: int = 0
     """Where the next block goes in the active segment."""
+    vouched_end: int = 0
+    """The active segment was durable up to here when its newest block was written; nothing vouches for what follows."""
     not_begun: int | None = None
     """A file after the active one: the spare, or one whose first write was torn."""
     oldest_needed: int = 1
@@ -142,6 +144,7 @@ def _read_if_begun(disk: Disk, folder: str, sequence: int, contents: LogContents
     if isinstance(header, BadBytes) or not blocks:
         return None
     contents.end = stopped_at.offset
+    contents.vouched_end = blocks[-1].durable_offset
     return _Newest(header, blocks, len(data))
 
 
