@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from quorate.services.interface import Service
 from quorate.simulation.cluster import client_host
 from quorate.simulation.machine import Machine
 from quorate.simulation.own.recorder import ClientHistory, RunHistory
-from quorate.simulation.own.statemachine import StateMachine, StateMachineUnderTest
+from quorate.simulation.own.statemachine import StateMachine, StateMachineUnderTest, tell
 from quorate.simulation.plan import Plan
 from quorate.simulation.scheduler import Simulation
 from quorate.simulation.services import SERVICES
@@ -132,6 +131,9 @@ class ScenarioWorkload:
     # --- the run -----------------------------------------------------------------------------
 
     def start(self) -> None:
+        if self.stopping:
+            # Shrinking cut the run so short that it ended before its clients began.
+            return
         for number in self._numbers:
             self._begin(number, self._scenario.client)
 
@@ -145,8 +147,7 @@ class ScenarioWorkload:
         del self._running[number]
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            lines = "".join(traceback.format_exception(error))
-            self._simulation.stop(Violation("client failed", f"client-{number}\n{lines}"))
+            self._simulation.stop(Violation("client failed", f"client-{number}: {tell(error)}"))
         elif self.stopping and not self._running:
             self._finish_soon(number)
 
@@ -164,7 +165,8 @@ class ScenarioWorkload:
         self._progressed_before = {number: self._worlds[number].progressed for number in self._running}
 
     def is_content(self) -> bool:
-        return all(self._worlds[number].progressed > self._progressed_before[number] for number in self._running)
+        before = self._progressed_before
+        return all(self._worlds[number].progressed > before.get(number, 0) for number in self._running)
 
     def stop(self) -> None:
         self.stopping = True
@@ -183,7 +185,7 @@ class ScenarioWorkload:
                 for text in self._scenario.check(operations):
                     yield Violation("own check", text)
             except Exception as error:
-                yield Violation("own check", "".join(traceback.format_exception(error)))
+                yield Violation("own check", tell(error))
         if self._scenario.model is not None:
             yield from self._nonlinearizable(operations, self._scenario.model)
 

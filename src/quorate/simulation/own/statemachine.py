@@ -6,6 +6,10 @@ What is checked beside what the clients see:
                               restarted; equal numbers of commands lead to equal snapshots; and a state machine that
                               was restored is what it was, from which the snapshot was made
     state machine failed      it raised
+
+Restarts and lagging nodes restore a snapshot only a few times in a run.  So every replica also does so by itself, each
+at other commands than the others: from then on another instance serves, which was restored from the snapshot of the
+one before.  What a snapshot forgets, or a restored instance keeps of its former state, shows soon.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from quorate.simulation.violation import Violation
 SLICE_BYTES: Final = 1 << 16
 HEAD: Final = Struct(">QQ")
 """Of a snapshot: commands applied, bytes of the state machine's own."""
+RENEW_COMMANDS: Final = 60
+"""After so many commands a replica goes on with another instance."""
 SHOWN_BYTES: Final = 200
 """Of anything in the text of a violation."""
 
@@ -70,7 +76,7 @@ class Replicas:
     agreement: StoreAgreement
     _applied: dict[int, _Applied] = field(default_factory=dict)
     """By the number of the command."""
-    _snapshots: dict[int, tuple[NodeId, bytes]] = field(default_factory=dict)
+    _states: dict[int, tuple[NodeId, bytes]] = field(default_factory=dict)
     """By the number of commands applied."""
 
     def applied(self, number: int, own: _Applied) -> None:
@@ -83,23 +89,33 @@ class Replicas:
                 f"{first.node} and {_show(own.result)} on node {own.node}"
             )
 
-    def is_at(self, node: NodeId, number: int, snapshot: bytes, after: str = "") -> None:
-        first, known = self._snapshots.setdefault(number, (node, snapshot))
-        if known != snapshot:
+    def is_at(self, node: NodeId, number: int, state: bytes) -> None:
+        first, known = self._states.setdefault(number, (node, state))
+        if known != state:
             self._disagree(
-                f"after {number} commands node {first} is {_show(known, snapshot)} and node {node}{after} is "
-                f"{_show(snapshot, known)}"
+                f"after {number} commands the snapshot of node {first} is {_show(known, state)} and that of node {node} "
+                f"is {_show(state, known)}"
             )
+
+    def restored_otherwise(self, node: NodeId, number: int, state: bytes, restored: bytes) -> None:
+        self._disagree(
+            f"after {number} commands node {node} was restored from the snapshot {_show(state, restored)}, and its own "
+            f"snapshot is then {_show(restored, state)}"
+        )
 
     def _disagree(self, text: str) -> None:
         self.agreement.violated("state machine agreement", text)
 
     def failed(self, node: NodeId, what: str, error: Exception) -> NoReturn:
         """The first such report counts; what is raised ends the node, or a look from outside of any."""
-        lines = "".join(traceback.format_exception(error))
-        violation = Violation("state machine failed", f"node {node}, {what}\n{lines}")
+        violation = Violation("state machine failed", f"node {node}, {what}: {tell(error)}")
         self.agreement.violated(violation.check, violation.text)
         raise violation from error
+
+
+def tell(error: BaseException) -> str:
+    """An error of the user's code: what it is in the first line, then where it comes from."""
+    return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
 
 
 def _show(data: bytes, other: bytes = b"") -> str:
@@ -114,12 +130,15 @@ def _show(data: bytes, other: bytes = b"") -> str:
 class StateMachineStore:
     """`quorate.services.interface.Store` over a state machine, which tells what it came to."""
 
-    def __init__(self, machine: StateMachine, node: NodeId, replicas: Replicas) -> None:
+    def __init__(self, create: Callable[[], StateMachine], node: NodeId, replicas: Replicas) -> None:
         self.number = 0
         """Commands applied."""
-        self._machine = machine
+        self._machine = create()
+        self._other = create()
+        """The next to serve: new, or as it was when it last did."""
         self._node = node
         self._replicas = replicas
+        self._renewed_at = 17 * node % RENEW_COMMANDS
 
     def apply(self, commands: Sequence[bytes], time_ms: int) -> list[bytes]:
         results = []
@@ -134,18 +153,23 @@ class StateMachineStore:
             self.number += 1
             self._replicas.applied(self.number, _Applied(self._node, command, time_ms, result))
             results.append(result)
+            if self.number % RENEW_COMMANDS == self._renewed_at:
+                self._renew()
         return results
 
-    def look(self, after: str = "") -> bytes:
+    def _renew(self) -> None:
+        state = self._state()
+        self._machine, self._other = self._other, self._machine
+        self._restore(state)
+        restored = self._state()
+        if restored != state:
+            self._replicas.restored_otherwise(self._node, self.number, state, restored)
+
+    def look(self) -> bytes:
         """Show the whole state; its snapshot."""
-        try:
-            snapshot = self._machine.snapshot()
-        except Exception as error:
-            self._replicas.failed(self._node, "snapshot()", error)
-        if not isinstance(snapshot, bytes):
-            self._replicas.failed(self._node, "snapshot()", TypeError(f"the result is no bytes: {snapshot!r}"))
-        self._replicas.is_at(self._node, self.number, snapshot, after)
-        return snapshot
+        state = self._state()
+        self._replicas.is_at(self._node, self.number, state)
+        return state
 
     def snapshot(self) -> Slices:
         """The state machine makes its bytes in one go, so they are exact whatever is applied afterwards."""
@@ -157,12 +181,26 @@ class StateMachineStore:
 
     def install(self, number: int, state: bytes) -> None:
         """Become what the snapshot says."""
+        self._restore(state)
+        self.number = number
+        restored = self.look()
+        if restored != state:
+            self._replicas.restored_otherwise(self._node, number, state, restored)
+
+    def _state(self) -> bytes:
+        try:
+            state = self._machine.snapshot()
+        except Exception as error:
+            self._replicas.failed(self._node, "snapshot()", error)
+        if not isinstance(state, bytes):
+            self._replicas.failed(self._node, "snapshot()", TypeError(f"the result is no bytes: {state!r}"))
+        return state
+
+    def _restore(self, state: bytes) -> None:
         try:
             self._machine.restore(state)
         except Exception as error:
             self._replicas.failed(self._node, f"restore({_show(state)})", error)
-        self.number = number
-        self.look(after=", restored from a snapshot,")
 
     def summary(self) -> dict[str, int]:
         return {"commands": self.number}
@@ -217,7 +255,7 @@ class StateMachineUnderTest:
         assert replicas.agreement is agreement, "this belongs to another run"
         return Service(
             self.name,
-            lambda: StateMachineStore(self._create(), node, replicas),
+            lambda: StateMachineStore(self._create, node, replicas),
             lambda store, group, config: StateMachineDoor(group, config),
         )
 
