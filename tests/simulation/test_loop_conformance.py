@@ -1,7 +1,8 @@
 """asyncio's loop, uvloop and the simulated loop do the same, so that no code comes to depend on a difference.
 
 Where the real two differ from each other, the test says so and asks only for what both promise.  Connections are in
-test_connection_conformance.py, streams in test_stream_conformance.py.  What the simulated loop does not do at all is in test_scheduler.py.
+test_connection_conformance.py, streams in test_stream_conformance.py; what the simulated loop does not do at all is in
+test_scheduler.py.
 """
 
 from __future__ import annotations
