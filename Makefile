@@ -14,6 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SOAK_SEED ?= 0
+SOAK_SEEDS ?= 1000
 
 .PHONY: help
 help:
@@ -21,6 +23,7 @@ help:
 	@echo "make test    lint, types and all tests                       (ARGS='-k lock' passes options to pytest)"
 	@echo "make crash   kill -9 nodes under load for two minutes           (QUORATE_CRASH_SECONDS=600 for longer)"
 	@echo "make mutants put deliberate bugs into the code, one at a time: the simulator must find each (ARGS='--only NAME')"
+	@echo "make soak    many seeds of the simulator, three nodes and five            (SOAK_SEEDS=5000 SOAK_SEED=100000 for others)"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make bench   compare with ZooKeeper and measure memory; needs scripts/install-peers.sh"
@@ -41,6 +44,11 @@ crash: $(VENV)/.stamp-dev
 .PHONY: mutants
 mutants: $(VENV)/.stamp-dev
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.stamp-dev
+	$(BIN)/quorate simulate --seed $(SOAK_SEED) --seeds $(SOAK_SEEDS) --keep-going $(ARGS)
+	$(BIN)/quorate simulate --nodes 5 --seed $(SOAK_SEED) --seeds $$(( $(SOAK_SEEDS) * 3 / 10 )) --keep-going $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.stamp-dev

@@ -12,6 +12,7 @@ Nothing follows from anything but the plan: the same plan gives the same `Outcom
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -30,6 +31,7 @@ from quorate.simulation.cluster import CLIENT_PORT, PEER_PORT, SERVICE_GROUP, Cl
 from quorate.simulation.faults import FAULTS, Setting
 from quorate.simulation.faults.drawing import draw_injections
 from quorate.simulation.labels import Labels
+from quorate.simulation.loop import SimulatedLoop
 from quorate.simulation.machine import Machine
 from quorate.simulation.mailbox import MailboxFaults
 from quorate.simulation.observation import Observer
@@ -37,6 +39,7 @@ from quorate.simulation.plan import Outcome, Plan
 from quorate.simulation.scheduler import Deadlock, Simulation
 from quorate.simulation.services import SERVICES
 from quorate.simulation.store_agreement import StoreAgreement
+from quorate.simulation.trace import FAULTS as FAULTS_PLACE
 from quorate.simulation.trace import Trace
 from quorate.simulation.under_test import ServiceUnderTest
 from quorate.simulation.violation import Violation
@@ -158,8 +161,8 @@ class _Run:
         simulation.on_unhandled = self._unhandled
         mailbox = MailboxFaults(Random(f"{plan.seed}/mailbox"))
         members = range(plan.nodes)
-        self._observer = Observer(members, simulation.stop, mailbox, self._note if record else None)
-        self._agreement = StoreAgreement(simulation.stop)
+        self._observer = Observer(members, self._violated, mailbox, self._note if record else None)
+        self._agreement = StoreAgreement(self._violated)
         self._stores: dict[NodeId, object] = {}
         self._cluster = SimulatedCluster(
             simulation,
@@ -171,7 +174,7 @@ class _Run:
             simulation,
             self._cluster,
             plan.clients,
-            simulation.stop,
+            self._violated,
             mailbox=mailbox,
             coverage=self._faults,
             on_damage=self._observer.damaged,
@@ -199,8 +202,15 @@ class _Run:
     def _unhandled(self, machine: Machine, context: dict[str, Any]) -> None:
         error = context.get("exception")
         text = f"{machine.name}: {context.get('message')}: {error!r}"
-        violation = Violation("unhandled error", text)
+        violation = Violation("unhandled error", text, machine.name)
         violation.__cause__ = error
+        self.simulation.stop(violation)
+
+    def _violated(self, violation: Violation) -> None:
+        """Whatever watches saw it in the turn of some machine, or in none."""
+        loop = asyncio._get_running_loop()
+        if not violation.place and isinstance(loop, SimulatedLoop):
+            violation.place = loop.machine.name
         self.simulation.stop(violation)
 
     def _note(self, node: NodeId, kind: str, text: str) -> None:
@@ -208,7 +218,7 @@ class _Run:
         self.simulation.trace.note(f"node-{node}", self._cluster.machine(node).true_s(), kind, text)
 
     def note_violation(self, violation: Violation) -> None:
-        self._world.note("violation", str(violation))
+        self._world.note("violation", str(violation), violation.place or FAULTS_PLACE)
 
     # --- phases ------------------------------------------------------------------------------
 
