@@ -60,7 +60,7 @@ def record(run: Runner, recording: Recording) -> Recorded:
     except Violation as violation:
         outcome = Outcome(recording.plan, violation)
     summary = summary_of(outcome, time.perf_counter() - started)
-    around = _event_to_explain(outcome.trace) if outcome.trace is not None else None
+    around = _event_to_explain(outcome.trace, outcome.violation) if outcome.trace is not None else None
     if outcome.trace is None or around is None:
         return Recorded(summary, "")
     events = relevant(outcome.trace, around, TEXT_EVENTS)
@@ -78,14 +78,19 @@ def _write(recording: Recording, summary: Summary, trace: Trace, around: TraceEv
             file.writelines(trace.lines())
     if recording.page is not None:
         head = Report(recording.plan.seed, summary.check, summary.text, recording.command)
-        violation = around if around.kind == "violation" else None
+        violation = around if summary.check else None
         page = render_html(relevant(trace, around, PAGE_EVENTS), head, violation)
         recording.page.write_text(page, encoding="utf-8")
 
 
-def _event_to_explain(trace: Trace) -> TraceEvent | None:
-    """The violation; the last event where there is none; None where nothing happened."""
+def _event_to_explain(trace: Trace, violation: Violation | None) -> TraceEvent | None:
+    """Where the violation showed; the last event where there is none; None where nothing happened."""
     events = trace.events
+    if violation is not None and violation.at_s is not None:
+        # Found out in the end, from what a client had seen.
+        seen = [event for event in events if event.place == violation.place and event.time_s <= violation.at_s]
+        if seen:
+            return seen[-1]
     return next((event for event in events if event.kind == "violation"), events[-1] if events else None)
 
 

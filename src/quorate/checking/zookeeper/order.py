@@ -42,7 +42,7 @@ def check_sessions(history: History) -> Iterator[Finding]:
     for session in history.sessions:
         if session.broken_connections:
             text = f"session {session.number} was sent answers out of order, or what is none"
-            yield Finding("session order", text, session.ended_at)
+            yield Finding("session order", text, session.ended_at, session.number)
     last: dict[int, Call] = {}
     for call in history.calls:
         if not call.is_judged():
@@ -64,7 +64,7 @@ def check_session_ids(history: History) -> Iterator[Finding]:
         other = first.setdefault(session.session_id, session.number)
         if session.session_id and other != session.number:
             text = f"sessions {other} and {session.number} both have the id 0x{session.session_id:x}"
-            yield Finding("session order", text, session.opened_at)
+            yield Finding("session order", text, session.opened_at, session.number)
 
 
 def check_expiry(history: History) -> Iterator[Finding]:
@@ -84,6 +84,7 @@ def check_expiry(history: History) -> Iterator[Finding]:
                     f"session {session.number} with a timeout of {session.timeout_ms} ms had expired at "
                     f"{session.ended_at:.6f} s, {lasted_s:.6f} s after a ping was sent that was answered",
                     session.ended_at,
+                    session.number,
                 )
 
 
@@ -131,4 +132,4 @@ def check_gaps(history: History) -> Iterator[Finding]:
 
 
 def _finding(check: str, call: Call, text: str) -> Finding:
-    return Finding(check, f"{describe(call)} {text}", call.returned_at or call.invoked_at)
+    return Finding(check, f"{describe(call)} {text}", call.returned_at or call.invoked_at, call.session)

@@ -187,8 +187,12 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A promise was broken.  `check` is a short stable name; `text` says what was seen; `at` when, in true time."""
+    """A promise was broken.  `check` is a short stable name; `text` says what was seen; `at` when, in true time.
+
+    `session` is the number of the one that saw it, where it was one.
+    """
 
     check: str
     text: str
     at: float = 0.0
+    session: int | None = None

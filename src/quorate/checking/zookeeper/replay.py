@@ -279,7 +279,9 @@ class Replay:
             self._owned.get(owner, {}).pop(path, None)
 
     def _report(self, check: str, call: Call, text: str) -> None:
-        self.findings.append(Finding(check, f"{describe(call)} {text}", call.returned_at or call.invoked_at))
+        self.findings.append(
+            Finding(check, f"{describe(call)} {text}", call.returned_at or call.invoked_at, call.session)
+        )
 
 
 def _check_of(known: _Node | None) -> str:

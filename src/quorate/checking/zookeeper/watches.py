@@ -112,7 +112,7 @@ def check_watches(history: History, writes: Writes) -> Iterator[Finding]:
     for session in history.sessions:
         if session.unasked_events:
             text = f"session {session.number} got {session.unasked_events} events for which it had no watch"
-            yield Finding("watches", text, session.ended_at)
+            yield Finding("watches", text, session.ended_at, session.number)
 
 
 def _missed(watch: Watch, changes: _Changes, answers: _Answers) -> Iterator[Finding]:
@@ -169,4 +169,5 @@ def _finding(watch: Watch, text: str, at: float) -> Finding:
         f"{watch.kind.value} watch of {watch.path}, set in session {watch.session} at zxid "
         f"0x{watch.set_zxid:x}, {text}",
         at,
+        watch.session,
     )

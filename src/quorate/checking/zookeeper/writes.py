@@ -203,7 +203,8 @@ def describe(call: Call) -> str:
 
 
 def _finding(check: str, call: Call, text: str) -> Finding:
-    return Finding(check, f"{describe(call)} {text}", call.invoked_at if call.returned_at is None else call.returned_at)
+    at = call.invoked_at if call.returned_at is None else call.returned_at
+    return Finding(check, f"{describe(call)} {text}", at, call.session)
 
 
 def _shared_zxid(call: Call, other: Call) -> Finding:

@@ -102,7 +102,8 @@ class SimulatedZooKeeperWorkload:
     def violations(self) -> Iterator[Violation]:
         """What contradicts ZooKeeper's promise, then what is not linearizable, or could not be decided."""
         for finding in self._workload.findings():
-            yield Violation(finding.check, finding.text)
+            seen_by = "" if finding.session is None else self._workload.history.sessions[finding.session].client
+            yield Violation(finding.check, finding.text, seen_by, finding.at)
         answer = check(self._workload.operations(), KV)
         if answer.verdict is not Verdict.VALID:
             shown = "; ".join(_describe(operation) for operation in answer.counterexample)
