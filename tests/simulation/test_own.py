@@ -124,7 +124,7 @@ def test_doing_again_what_may_be_done_is_caught() -> None:
     assert "0 perhaps" in text
     assert "repeat   pytest here --simulate-seed" in text
     assert "Shrunk by 5 runs:" in text
-    assert "return: increment: ok" in text, "the diagram shows what clients did"
+    assert "return: read: ok" in text, "the diagram shows what clients did"
     assert max(map(len, text.splitlines())) < 200
     assert "WARNING" not in text
 

@@ -232,6 +232,7 @@ def test_a_client_is_told_the_outcome() -> None:
     stage = Stage()
     client = _client(stage)
     done, refused, lost = (_call(stage, client, command) for command in (b"a", b"b", b"c"))
+    assert stage.door.summary() == {"connections": 1, "requests": 3, "outstanding": 3}
     stage.on_server(stage.door.applied, [b"result"], stage.group.waiters[:1])
     stage.on_server(stage.door.refused, stage.group.waiters[1:2], Why.DISK_FULL)
     stage.on_server(stage.door.lost, stage.group.waiters[2:])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,18 +72,27 @@ def test_the_command_line_chooses_the_seeds(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         def test_seeds(simulate):
-            print("SEEDS", *(simulate.seeds or ["its", "own"]))
+            print("0S", *(simulate.seeds or ["its", "own"]))
         """
     )
     for arguments, seeds in (((), "its own"), (("--simulate-seed", "9"), "9"), (("--simulate-seeds", "3"), "0 1 2")):
         result = pytester.runpytest_inprocess("-s", "-p", "no:cacheprovider", *arguments)
-        result.stdout.fnmatch_lines([f"*SEEDS {seeds}"])
+        result.stdout.fnmatch_lines([f"*0S {seeds}"])
 
 
 def test_a_seed_of_the_command_line_is_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_mine=FAILING)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "test_mine.py::test_fails", "--simulate-seed", "8")
     result.stdout.fnmatch_lines(["VIOLATION in seed 8 *"])
+
+
+def test_the_examples_of_the_documentation_run(pytester: pytest.Pytester) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulation_own.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(# test_\w+\.py\n.*?)```", page, re.DOTALL):
+        Path(pytester.path, block.split()[1]).write_text(block, encoding="utf-8")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--simulate-seed", "0")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["VIOLATION in seed 0 *", "*invalid as a lock: *", "  repeat   pytest test_lock.py::*"])
 
 
 def test_pytest_starts_without_the_simulator() -> None:

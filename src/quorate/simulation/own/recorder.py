@@ -144,7 +144,7 @@ class OpenOperation:
             return
         client, run = self._client, self._client.run
         del run.open[self._number]
-        shown = f"ok {result!r}" if end is _End.OK else end.value
+        shown = end.value if result is None else f"{end.value} {result!r}"
         run.note(client.machine, "return", f"{self._describe()}: {shown}")
         if end is _End.UNKNOWN:
             run.operations.append(self.as_operation(None))

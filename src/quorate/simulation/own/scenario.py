@@ -147,7 +147,7 @@ class ScenarioWorkload:
         del self._running[number]
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._simulation.stop(Violation("client failed", f"client-{number}: {tell(error)}"))
+            self._simulation.stop(Violation("client failed", f"client-{number}: {tell(error)}", f"client-{number}"))
         elif self.stopping and not self._running:
             self._finish_soon(number)
 
@@ -183,7 +183,7 @@ class ScenarioWorkload:
         if self._scenario.check is not None:
             try:
                 for text in self._scenario.check(operations):
-                    yield Violation("own check", text)
+                    yield _violation("own check", text, operations)
             except Exception as error:
                 yield Violation("own check", tell(error))
         if self._scenario.model is not None:
@@ -196,9 +196,22 @@ class ScenarioWorkload:
             yield Violation("history", f"operation {error.line}: {error.reason}")
             return
         if answer.verdict is not Verdict.VALID:
-            key = "" if answer.key is None else f" on key {answer.key}"
+            key = "" if answer.key is None else f", key {answer.key},"
             shown = "\n".join(map(_describe, answer.counterexample)) or "the steps ran out"
-            yield Violation("linearizability", f"{answer.verdict.value}{key} as a {model.name}:\n{shown}")
+            text = f"{answer.verdict.value} as a {model.name}{key}: {shown}"
+            yield _violation("linearizability", text, answer.counterexample)
+
+
+def _violation(check: str, text: str, operations: Sequence[Operation]) -> Violation:
+    """It showed in the last of these operations."""
+    if not operations:
+        return Violation(check, text)
+    last = max(operations, key=_end_s)
+    return Violation(check, text, str(last.process).partition("/")[0], _end_s(last))
+
+
+def _end_s(operation: Operation) -> float:
+    return operation.invoked_at if operation.returned_at is None else operation.returned_at
 
 
 def _describe(operation: Operation) -> str:

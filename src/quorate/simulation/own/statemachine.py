@@ -93,8 +93,8 @@ class Replicas:
         first, known = self._states.setdefault(number, (node, state))
         if known != state:
             self._disagree(
-                f"after {number} commands the snapshot of node {first} is {_show(known, state)} and that of node {node} "
-                f"is {_show(state, known)}"
+                f"after {number} commands the snapshot of node {first} is {_show(known, state)} and that of node "
+                f"{node} is {_show(state, known)}"
             )
 
     def restored_otherwise(self, node: NodeId, number: int, state: bytes, restored: bytes) -> None:
