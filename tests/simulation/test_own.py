@@ -254,3 +254,11 @@ def test_a_wrong_lock_on_zookeeper_is_caught() -> None:
 def test_unknown_names_are_told(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"'{value}': expected"):
         own_code.simulate()(increment, state_machine=Counter, **{name: value})  # type: ignore[arg-type]
+
+
+def test_it_does_not_run_within_another_event_loop() -> None:
+    async def test() -> None:
+        own_code.simulate()(increment, state_machine=Counter, seeds=1)
+
+    with pytest.raises(RuntimeError, match="not asynchronous"):
+        asyncio.run(test())

@@ -5,6 +5,7 @@ Not in other processes, as `quorate simulate` does it: what a test is made of ne
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -61,8 +62,10 @@ class Simulate:
         ZooKeeper's service).  `model` ("register", "kv", "queue", "lock", or one of your own) and `check` judge what
         they recorded.  `seeds` are so many from 0, or these.  `faults` are "all", "none", or names.
 
-        Raises ValueError for a model or a fault that does not exist.
+        Raises ValueError for a model or a fault that does not exist, RuntimeError where an event loop is running.
         """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("simulate has event loops of its own: call it from a test that is not asynchronous")
         scenario = Scenario(client, finish, state_machine, _model(model), check)
         options = Options(
             protocol=protocol,
