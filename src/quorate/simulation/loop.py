@@ -95,7 +95,7 @@ class SimulatedLoop(LoopBase):
         if machine.paused_until_s > due_s:
             return
         self._in_turn = True
-        asyncio._set_running_loop(self)
+        simulation.enter(self)
         try:
             self._run_ready()
             # Most turns leave something for the next.  Where nothing else comes before it, it need not be put on
@@ -107,7 +107,6 @@ class SimulatedLoop(LoopBase):
                 simulation.now_s = due_s
                 self._run_ready()
         finally:
-            asyncio._set_running_loop(None)
             self._in_turn = False
         self.arm()
 
@@ -156,8 +155,7 @@ class SimulatedLoop(LoopBase):
             self._stopping = False
             self.call_soon(self.stop)
         try:
-            while not self._stopping:
-                self._simulation.step()
+            self._simulation.step_while(lambda: not self._stopping)
         finally:
             self._stopping = False
 

@@ -12,7 +12,6 @@ Nothing follows from anything but the plan: the same plan gives the same `Outcom
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import sys
@@ -31,7 +30,6 @@ from quorate.simulation.cluster import CLIENT_PORT, PEER_PORT, SERVICE_GROUP, Cl
 from quorate.simulation.faults import FAULTS, Setting
 from quorate.simulation.faults.drawing import draw_injections
 from quorate.simulation.labels import Labels
-from quorate.simulation.loop import SimulatedLoop
 from quorate.simulation.machine import Machine
 from quorate.simulation.mailbox import MailboxFaults
 from quorate.simulation.observation import Observer
@@ -208,9 +206,9 @@ class _Run:
 
     def _violated(self, violation: Violation) -> None:
         """Whatever watches saw it in the turn of some machine, or in none."""
-        loop = asyncio._get_running_loop()
-        if not violation.place and isinstance(loop, SimulatedLoop):
-            violation.place = loop.machine.name
+        machine = self.simulation.turning()
+        if not violation.place and machine is not None:
+            violation.place = machine.name
         self.simulation.stop(violation)
 
     def _note(self, node: NodeId, kind: str, text: str) -> None:

@@ -59,6 +59,7 @@ class Simulation:
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = 0
         self._horizon_s = math.inf
+        self._entered: SimulatedLoop | None = None
         self._graveyard: list[tuple[Machine, set[asyncio.Task[Any]]]] = []
         self._error: Exception | None = None
         self._hash = hashlib.blake2b(digest_size=16)
@@ -99,6 +100,12 @@ class Simulation:
 
     def step(self) -> None:
         """Let the next thing happen.  Raises Deadlock, UnhandledError, and whatever a callback of `at` raises."""
+        try:
+            self._step()
+        finally:
+            self.leave()
+
+    def _step(self) -> None:
         if not self._agenda:
             raise Deadlock(f"at {self.now_s:.6f} s: no machine and no message has anything left to do")
         when_s, _, callback, args = heapq.heappop(self._agenda)
@@ -109,16 +116,45 @@ class Simulation:
             error, self._error = self._error, None
             raise error
 
+    def step_while(self, wanted: Callable[[], bool]) -> None:
+        """Make steps as long as `wanted` is true.  Raises what `step` raises."""
+        step = self._step
+        try:
+            while wanted():
+                step()
+        finally:
+            self.leave()
+
     def pass_until(self, when_s: float) -> None:
         """Let everything happen that happens up to a true time."""
-        agenda, step = self._agenda, self.step
+        agenda, step = self._agenda, self._step
         self._horizon_s = when_s
         try:
             while agenda and agenda[0][0] <= when_s:
                 step()
         finally:
             self._horizon_s = math.inf
+            self.leave()
         self.now_s = max(self.now_s, when_s)
+
+    def enter(self, loop: SimulatedLoop) -> None:
+        """From now on asyncio takes this loop for the running one.
+
+        It stays so until another takes its turn, because telling asyncio costs a system call.
+        """
+        if self._entered is not loop:
+            asyncio._set_running_loop(loop)
+            self._entered = loop
+
+    def leave(self) -> None:
+        """No loop is running: the simulation stands still, or something happens outside of all machines."""
+        if self._entered is not None:
+            asyncio._set_running_loop(None)
+            self._entered = None
+
+    def turning(self) -> Machine | None:
+        """The machine whose turn it is at this moment."""
+        return self._entered.machine if self._entered is not None and self._entered.is_running() else None
 
     def is_next(self, when_s: float) -> bool:
         """Nothing on the agenda comes before this time, and it is not beyond where the world is to stop."""
@@ -131,8 +167,7 @@ class Simulation:
     def run(self, machine: Machine, work: Coroutine[Any, Any, T]) -> T:
         """Let time pass until `work`, done on `machine`, is finished; its result."""
         task = self.start(machine, work)
-        while not task.done():
-            self.step()
+        self.step_while(lambda: not task.done())
         return task.result()
 
     # --- what a run comes to -----------------------------------------------------------------
