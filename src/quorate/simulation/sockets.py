@@ -173,7 +173,7 @@ class SimulatedTransport(asyncio.Transport):
             self._received.append(what)
             if self._lost and isinstance(what, bytes):
                 self._refuse_bytes()
-            simulation.mix(now_s, self.local, self.remote, zlib.crc32(what) if isinstance(what, bytes) else what.value)
+            simulation.mix(now_s, self.local[1], zlib.crc32(what) if isinstance(what, bytes) else what.value)
             if number and simulation.trace is not None:
                 simulation.trace.receive(self.machine.name, now_s, number)
         self._expect()
