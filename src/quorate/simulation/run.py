@@ -1,6 +1,6 @@
 """One run of the simulator: boot, work under faults, heal, demand progress, check everything.
 
-    outcome = run(draw_plan(seed=7, options=Options(faults=("crash", "isolate"))))
+    outcome = run(draw_plan(seed=7, options=Options(faults=("crash", "partition-isolation"))))
 
 *Safety phase.*  From 0 to `plan.duration_s` clients work while faults come and go.  Nothing need succeed;
 nothing may go wrong.  *Healing phase.*  All faults end, and now the cluster must come back: a leader, progress for
@@ -77,6 +77,9 @@ class Options:
 
 def draw_plan(seed: int, options: Options) -> Plan:
     """The plan of a seed.  Raises KeyError for a fault that does not exist."""
+    for name in options.faults:
+        if name not in FAULTS:
+            raise KeyError(name)
     setting = Setting(options.nodes, options.clients, FAULTS_START_S, options.duration_s)
     return Plan(
         seed=seed,
