@@ -62,7 +62,7 @@ class Labels:
                 yield "heartbeat of the link"
                 continue
             try:
-                yield from (_message_label(message) for _, message in self._decode(body))
+                yield from (message_label(message) for _, message in self._decode(body))
             except msgspec.MsgspecError:
                 yield _tagged_label(body)
 
@@ -84,7 +84,8 @@ def _tagged_label(body: bytes) -> str:
     return str(value["type"]) if isinstance(value, dict) and "type" in value else f"{len(body)} bytes"
 
 
-def _message_label(message: Message) -> str:
+def message_label(message: Message) -> str:
+    """A message between nodes in a few words."""
     match message:
         case Append(entries=()):
             return f"heartbeat term {message.term} round {message.round}"

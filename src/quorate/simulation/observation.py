@@ -36,6 +36,7 @@ from quorate.consensus.replica import (
     Status,
 )
 from quorate.simulation.invariants import Counts, GroupInvariants
+from quorate.simulation.labels import message_label
 from quorate.simulation.mailbox import MailboxFaults
 from quorate.simulation.raft_invariants import RaftInvariants
 from quorate.simulation.violation import Violation
@@ -182,6 +183,9 @@ class ObservedReplica:
         mailbox = self._mailbox
         if mailbox is not None and mailbox.rates is not None and isinstance(event, Receive) and not self._late:
             delivery = mailbox.decide()
+            if self._observer.note is not None and not (delivery.now and delivery.again_after_s is None):
+                fate = "lost" if delivery.again_after_s is None else "to come twice" if delivery.now else "kept for later"
+                self._observer.note(self._node, "mailbox", f"{message_label(event.message)} is {fate}")
             if delivery.again_after_s is not None:
                 asyncio.get_running_loop().call_later(delivery.again_after_s, self._deliver_late, event)
             if not delivery.now:
@@ -213,6 +217,8 @@ class ObservedReplica:
 
     def _deliver_late(self, event: Receive) -> None:
         self._late = True
+        if self._observer.note is not None:
+            self._observer.note(self._node, "mailbox", f"{message_label(event.message)} comes late")
         try:
             self._receive(event.sender, [(self._group_id, event.message)])
         finally:
