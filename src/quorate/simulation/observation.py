@@ -37,7 +37,7 @@ from quorate.consensus.replica import (
 )
 from quorate.simulation.invariants import Counts, GroupInvariants
 from quorate.simulation.labels import message_label
-from quorate.simulation.mailbox import MailboxFaults
+from quorate.simulation.mailbox import Delivery, MailboxFaults
 from quorate.simulation.raft_invariants import RaftInvariants
 from quorate.simulation.violation import Violation
 
@@ -183,9 +183,8 @@ class ObservedReplica:
         mailbox = self._mailbox
         if mailbox is not None and mailbox.rates is not None and isinstance(event, Receive) and not self._late:
             delivery = mailbox.decide()
-            if self._observer.note is not None and not (delivery.now and delivery.again_after_s is None):
-                fate = "lost" if delivery.again_after_s is None else "to come twice" if delivery.now else "kept for later"
-                self._observer.note(self._node, "mailbox", f"{message_label(event.message)} is {fate}")
+            if self._observer.note is not None:
+                self._note_fate(self._observer.note, delivery, event.message)
             if delivery.again_after_s is not None:
                 asyncio.get_running_loop().call_later(delivery.again_after_s, self._deliver_late, event)
             if not delivery.now:
@@ -223,6 +222,14 @@ class ObservedReplica:
             self._receive(event.sender, [(self._group_id, event.message)])
         finally:
             self._late = False
+
+    def _note_fate(self, note: Note, delivery: Delivery, message: Message) -> None:
+        label = message_label(message)
+        if not delivery.now:
+            fate = "lost" if delivery.again_after_s is None else "kept for later"
+            note(self._node, "mailbox", f"{label} is {fate}")
+        elif delivery.again_after_s is not None:
+            note(self._node, "mailbox", f"{label} is to come twice")
 
     def _write_notes(self, note: Note, effects: Effects) -> None:
         node = self._node
