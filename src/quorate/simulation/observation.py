@@ -217,7 +217,7 @@ class ObservedReplica:
     def _deliver_late(self, event: Receive) -> None:
         self._late = True
         if self._observer.note is not None:
-            self._observer.note(self._node, "mailbox", f"{message_label(event.message)} comes late")
+            self._observer.note(self._node, "mailbox", f"late: {message_label(event.message)}")
         try:
             self._receive(event.sender, [(self._group_id, event.message)])
         finally:
@@ -227,9 +227,9 @@ class ObservedReplica:
         label = message_label(message)
         if not delivery.now:
             fate = "lost" if delivery.again_after_s is None else "kept for later"
-            note(self._node, "mailbox", f"{label} is {fate}")
+            note(self._node, "mailbox", f"{fate}: {label}")
         elif delivery.again_after_s is not None:
-            note(self._node, "mailbox", f"{label} is to come twice")
+            note(self._node, "mailbox", f"to come twice: {label}")
 
     def _write_notes(self, note: Note, effects: Effects) -> None:
         node = self._node

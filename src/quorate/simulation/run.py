@@ -111,7 +111,7 @@ def run(plan: Plan, *, record: bool = False, service: ServiceUnderTest | None = 
         except Violation as violation:
             outcome.violation = violation
             outcome.violated_at_s = running.simulation.now_s
-            running.note_violation(violation)
+            running.found(violation)
         outcome.coverage = running.coverage()
         outcome.digest = running.simulation.digest()
         outcome.simulated_s = running.simulation.now_s
@@ -165,6 +165,7 @@ class _Run:
         self._observer = Observer(members, self._violated, mailbox, self._note if record else None)
         self._agreement = StoreAgreement(self._violated)
         self._stores: dict[NodeId, object] = {}
+        self._violation: Violation | None = None
         self._cluster = SimulatedCluster(
             simulation,
             ClusterSettings(plan.nodes, service.service(0, self._agreement), plan.protocol),
@@ -212,14 +213,22 @@ class _Run:
         machine = self.simulation.turning()
         if not violation.place and machine is not None:
             violation.place = machine.name
+        self._note_violation(violation, self.simulation.now_s if machine is None else machine.true_s())
         self.simulation.stop(violation)
 
     def _note(self, node: NodeId, kind: str, text: str) -> None:
         assert self.simulation.trace is not None
         self.simulation.trace.note(f"node-{node}", self._cluster.machine(node).true_s(), kind, text)
 
-    def note_violation(self, violation: Violation) -> None:
-        self._world.note("violation", str(violation), violation.place or FAULTS_PLACE)
+    def found(self, violation: Violation) -> None:
+        """The run has ended with it; where it was found out only now, the trace says so now."""
+        self._note_violation(violation, self.simulation.now_s)
+
+    def _note_violation(self, violation: Violation, time_s: float) -> None:
+        trace = self.simulation.trace
+        if trace is not None and self._violation is None:
+            trace.note(violation.place or FAULTS_PLACE, time_s, "violation", str(violation))
+        self._violation = self._violation or violation
 
     # --- phases ------------------------------------------------------------------------------
 
