@@ -25,7 +25,7 @@ class DurableBeforeSpoken:
         lab.send_watchers.append(self.check)
 
     def note(self, server: Server, event: Event, effects: Effects) -> None:
-        self.raft.stepped(server.config.node_id, effects, server.running().status)
+        self.raft.stepped(server.config.node_id, event, effects, server.running().status)
         for send in (*effects.messages, *effects.messages_after_persist):
             if isinstance(send.message, Appended):
                 entry = server.written.entries.get(send.message.match_position)

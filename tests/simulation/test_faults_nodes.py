@@ -297,6 +297,34 @@ def test_nodes_take_snapshots_when_asked() -> None:
         assert stage.cluster.nodes[node].status()["groups"][0]["snapshot_position"] > 0
 
 
+@pytest.mark.parametrize("nodes", [3, 5])
+def test_a_coup_brings_down_one_leader_after_the_other_but_never_a_majority(nodes: int) -> None:
+    stage = Stage(nodes)
+    stage.elected()
+    stage.write_from(0)
+    before = stage.observer.coverage()["elections"]
+    stage.begin("coup", amount=0.05, for_s=6.0)
+    network = stage.simulation.network
+    fewest = nodes
+    for _ in range(600):
+        stage.pass_time(0.01)
+        up = stage.world.up()
+        cuts = {
+            node: sum(network.quality(host_of(node), host_of(other)).cuts for other in range(nodes) if other != node)
+            for node in up
+        }
+        working = [node for node in up if cuts[node] < nodes - 1]
+        fewest = min(fewest, len(working))
+    assert fewest == nodes // 2 + 1
+    assert stage.observer.coverage()["elections"] >= before + 5
+    assert stage.count("coup") >= 5
+    stage.pass_time(3)
+    assert stage.world.up() == list(range(nodes))
+    assert not any(quality.cuts for quality in network.qualities.values())
+    assert stage.writes_within(2.0) > 20
+    assert not stage.violations
+
+
 def test_targets() -> None:
     stage = Stage(nodes=5)
     leader = stage.elected()

@@ -5,17 +5,23 @@ The table below is also what tells that a check has grown weaker.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from quorate.consensus.protocols import PROTOCOLS
-from quorate.consensus.raft.barriers import Barrier
+from quorate.consensus.raft import core
+from quorate.consensus.raft.barriers import Barrier, Rounds
+from quorate.consensus.raft.candidate import Candidate
 from quorate.consensus.raft.core import Core
 from quorate.consensus.raft.follower import Follower
+from quorate.consensus.raft.hard_state import encode_hard_state
 from quorate.consensus.raft.leader import Leader
-from quorate.consensus.raft.messages import Append, Appended, RaftMessage, RequestVote, Vote
+from quorate.consensus.raft.messages import Append, Appended, Commit, RaftMessage, RequestVote, Vote
+from quorate.consensus.raft.progress import Progress
 from quorate.consensus.raft.replica import RaftReplica
 from quorate.consensus.replica import BarrierPassed, Effects, Event, NodeId, Send
 from quorate.simulation.raft_invariants import RaftInvariants
@@ -26,8 +32,8 @@ from tests.consensus.lab import Server
 STEPS = 3000
 SEEDS = 20
 
-Mistake = tuple[type, str, Callable[..., Any]]
-"""(class, method, what to put in its place)."""
+Mistake = tuple[object, str, Callable[..., Any]]
+"""(class or module, method or function, what to put in its place)."""
 
 
 def vote_again(self: Core, node: NodeId) -> None:
@@ -47,6 +53,24 @@ def would_vote_for_any_log(self: RaftReplica, sender: NodeId, message: RequestVo
     if message.term == core.term and isinstance(role, Follower) and role.leader not in (None, sender):
         return False
     return message.term > core.term or (message.term == core.term and core.voted_for in (None, sender))
+
+
+def would_vote_for_the_longer_log(self: RaftReplica, sender: NodeId, message: RequestVote) -> bool:
+    return would_vote_for_any_log(self, sender, message) and message.last_position >= self._core.log.last_position
+
+
+def save_no_vote(term: int, voted_for: NodeId | None) -> bytes:
+    return encode_hard_state(term, None)
+
+
+def take_every_vote(self: Candidate, sender: NodeId, message: Vote) -> None:
+    self._answers.setdefault(sender, message.granted)
+
+
+def truncate_in_memory(self: Core, position: int) -> None:
+    self.log.truncate_from(position)
+    self.durable_position = min(self.durable_position, position - 1)
+    self._unpersisted = deque([(ticket, min(last, position - 1)) for ticket, last in self._unpersisted])
 
 
 def commit_by_counting(self: Leader) -> None:
@@ -87,6 +111,30 @@ def pass_without_a_round(self: Leader, barrier: Barrier) -> None:
         self.core.effects.barriers_passed.append(BarrierPassed(barrier.barrier_id, self.core.commit_position))
 
 
+def ride_on_the_round_before() -> Callable[[Rounds, int, int | None], int]:
+    begin = Rounds.begin
+
+    def hasty(self: Rounds, now_ms: int, barrier_position: int | None) -> int:
+        number = begin(self, now_ms, barrier_position)
+        self._rides = deque([replace(ride, round=min(ride.round, number - 1)) for ride in self._rides])
+        return number
+
+    return hasty
+
+
+def begin_round_at_what_was_handed_out(self: Leader) -> None:
+    core = self.core
+    position = core.handed_position if self._is_opened() else None
+    self._answered_rounds[core.node_id] = self.rounds.begin(core.now_ms, position)
+    self._confirm_rounds()
+
+
+def tell_what_it_has_not_counted(self: Leader, progress: Progress) -> None:
+    if progress.match_position > progress.commit_told:
+        progress.commit_told = progress.match_position
+        self.core.send(progress.peer, Commit(self.core.term, progress.match_position))
+
+
 def hand_out_what_is_not_durable() -> Callable[[Core], Effects]:
     finish = Core.finish
 
@@ -108,9 +156,17 @@ MISTAKES: dict[str, tuple[tuple[Mistake, ...], str, str | None]] = {
     ),
     "forget the up-to-date check": (
         ((RaftReplica, "_would_vote", would_vote_for_any_log),),
-        "leader completeness",
+        "election restriction",
         "leader completeness",
     ),
+    "compare logs by their length alone": (
+        ((RaftReplica, "_would_vote", would_vote_for_the_longer_log),),
+        "election restriction",
+        "leader completeness",
+    ),
+    "do not save the vote": (((core, "encode_hard_state", save_no_vote),), "durable before spoken", None),
+    "count pre-votes as votes": (((Candidate, "receive_vote", take_every_vote),), "election by votes", None),
+    "do not record a truncation": (((Core, "truncate_from", truncate_in_memory),), "log matching", None),
     # Without Raft's own: nothing within hundreds of seeds.
     "commit an earlier term's entry by counting": (
         ((Leader, "_advance_commit", commit_by_counting),),
@@ -140,6 +196,17 @@ MISTAKES: dict[str, tuple[tuple[Mistake, ...], str, str | None]] = {
         "read barrier",
     ),
     "pass a barrier without a round": (((Leader, "barrier", pass_without_a_round),), "read barrier", "read barrier"),
+    "ride on the round before": (((Rounds, "begin", ride_on_the_round_before()),), "read barrier", None),
+    "read what was handed out": (
+        ((Leader, "_begin_round", begin_round_at_what_was_handed_out),),
+        "read barrier",
+        None,
+    ),
+    "tell a follower to commit what it alone holds": (
+        ((Leader, "_tell_commit", tell_what_it_has_not_counted),),
+        "durable quorum",
+        "durable quorum",
+    ),
     "be ready at once": (((Leader, "is_ready", lambda self: True),), "ready leader", "ready leader"),
     "claim to be in touch": (
         ((RaftReplica, "quorum_contact_ms", lambda self: self._core.now_ms if self._leadership().ready else None),),
@@ -160,7 +227,7 @@ def seen_on(seed: int, own: bool) -> str | None:
     raft = RaftInvariants(walk.invariants.group)
 
     def watch(server: Server, event: Event, effects: Effects) -> None:
-        raft.stepped(server.config.node_id, effects, server.running().status)
+        raft.stepped(server.config.node_id, event, effects, server.running().status)
 
     if own:
         walk.lab.watchers.append(watch)
@@ -184,6 +251,7 @@ def test_a_mistake_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_committed_by_counting_could_be_lost_in_an_election(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leader, "_advance_commit", commit_by_counting)
     monkeypatch.setattr(RaftInvariants, "_check_counted", lambda self, view, last: None)
+    monkeypatch.setattr(RaftInvariants, "_check_unopened", lambda self, view, reign, position: None)
     assert first_seen(own=True) == "election restriction"
 
 

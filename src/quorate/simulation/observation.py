@@ -48,7 +48,7 @@ CLOCK_SLACK_S = 0.002
 class OwnInvariants(Protocol):
     """What one protocol owes beyond what every protocol does."""
 
-    def stepped(self, node: NodeId, effects: Effects, status: Callable[[], Status]) -> None: ...
+    def stepped(self, node: NodeId, event: Event, effects: Effects, status: Callable[[], Status]) -> None: ...
 
 
 OWN_INVARIANTS: Mapping[str, Callable[[GroupInvariants], OwnInvariants]] = MappingProxyType({"raft": RaftInvariants})
@@ -196,7 +196,7 @@ class ObservedReplica:
             try:
                 group.stepped(self._node, event, effects, now_ms, self._true_s())
                 if self._own is not None:
-                    self._own.stepped(self._node, effects, self.status)
+                    self._own.stepped(self._node, event, effects, self.status)
                 if group.is_deposed(self._node):
                     group.check_contact(self._node, self._replica.quorum_contact_ms())
             except Violation as violation:

@@ -2,10 +2,17 @@
 
     durable before spoken   no term, vote or acknowledgement leaves a server that could still forget it
     one vote                a server that voted in a term does not vote for another candidate in it
+    election by votes       who leads a term was voted for by a quorum; what was granted as a pre-vote binds nobody
+    election restriction    votes and pre-votes go to logs that are at least as up to date as the voter's own; and
+                            once an entry is taken for committed, no server without it could win an election
+                            (Raft paper, section 5.4.1, and figure 8 for how it goes wrong)
     commit by counting      a leader takes entries of earlier terms for committed only with one of its own
                             (section 5.4.2)
-    election restriction    once an entry is taken for committed, no server without it could win an election
-                            (Raft paper, section 5.4.1, and figure 8 for how it goes wrong)
+    durable quorum          what a leader tells others to commit is durable on a quorum, whoever applies it first
+    read barrier            a leader lets one pass at a position not before its opening entry, nor before what it
+                            knew to be committed, and after a quorum answered a round that began after the barrier
+                            was asked (thesis, section 6.4)
+    log matching            what a log has behind an entry that gave way to another one is cut off
 
 Without them a mistake shows only once a crash, or an unlucky candidate, makes something of it.
 """
@@ -13,26 +20,41 @@ Without them a mistake shows only once a crash, or an unlucky candidate, makes s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quorate.consensus.raft.hard_state import decode_hard_state
-from quorate.consensus.raft.messages import Append, Appended, RaftMessage, RequestVote, Vote
-from quorate.consensus.records import Entry
-from quorate.consensus.replica import Effects, NodeId, Role, Send, Status
+from quorate.consensus.raft.messages import (
+    Append,
+    Appended,
+    AppendRejected,
+    BarrierAnswer,
+    BarrierRequest,
+    Commit,
+    RaftMessage,
+    RequestVote,
+    Vote,
+)
+from quorate.consensus.records import Entry, Record, SaveEntry
+from quorate.consensus.replica import Effects, Event, NodeId, ReadBarrier, Receive, Role, Send, Status
 from quorate.simulation.durable_records import DurableRecords
 from quorate.simulation.invariants import GroupInvariants, NodeView, brief
 from quorate.simulation.violation import Violation
 
 
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """How a leadership began."""
+@dataclass(slots=True)
+class _Reign:
+    """A leadership: how it began, and what its reads rest on."""
 
     term: int
-    position: int
-    """Of the opening entry."""
+    opening_position: int
     commit_position: int
     """What the leader had heard of as a follower."""
+    round: int = 0
+    """The newest that it has sent."""
+    heard_rounds: dict[NodeId, int] = field(default_factory=dict)
+    """By peer, the newest round that it answered."""
+    asked: dict[tuple[int | None, int], tuple[int, int]] = field(default_factory=dict)
+    """(asker, barrier id), without an asker for its own, to (round, commit position) when the barrier first came."""
 
 
 class RaftInvariants:
@@ -46,22 +68,36 @@ class RaftInvariants:
         """Every state that was saved, as (term, vote)."""
         self._saved: dict[NodeId, tuple[NodeView, bytes | None]] = {}
         """The state that each node saved last, in this life of it."""
-        self._openings: dict[NodeId, _Opening] = {}
+        self._votes: dict[tuple[int, NodeId], NodeId | None] = {}
+        """(term, voter) to the candidate, over all lives."""
+        self._claims: dict[tuple[int, NodeId, bool], tuple[int, int]] = {}
+        """(term, candidate, whether for a pre-vote) to the most up-to-date log that it asked with."""
+        self._reigns: dict[NodeId, _Reign] = {}
+        """The last of each node."""
 
-    def stepped(self, node: NodeId, effects: Effects, status: Callable[[], Status]) -> None:
+    def stepped(self, node: NodeId, event: Event, effects: Effects, status: Callable[[], Status]) -> None:
         """What a step sends at once must be durable by now; what it holds back is its node's to hold back."""
         view = self._group.views[node]
         if effects.records:
             self._check_vote(view)
+            self._check_end(view, effects.records[-1])
+        leadership = effects.leadership
+        if leadership is not None and leadership.role is Role.LEADER:
+            self._begin_reign(view, leadership.generation, status().commit_position)
+        if view.leadership.role is Role.LEADER:
+            self._lead(view, event, effects, status)
         for send in effects.messages:
             message = send.message
             if type(message) is Append and message.term <= self._state(view.durable.state)[0]:
                 continue  # the most frequent one, and it says nothing but its term
+            if type(message) is RequestVote or type(message) is Vote:
+                self._check_ballot(view, send.to, message)
             vouched = view.written.entries.get(message.match_position) if isinstance(message, Appended) else None
             self.check_spoken(node, send, view.durable, vouched)
-        leadership = effects.leadership
-        if leadership is not None and leadership.role is Role.LEADER and not leadership.ready:
-            self._openings[node] = _Opening(leadership.generation, view.written.end_position, status().commit_position)
+        for send in effects.messages_after_persist:
+            message = send.message
+            if type(message) is RequestVote or type(message) is Vote:
+                self._check_ballot(view, send.to, message)
         if len(self._group.committed) != self._committed_position:
             self._committed_position = len(self._group.committed)
             last = self._group.committed[-1]
@@ -84,22 +120,126 @@ class RaftInvariants:
             return
         self._saved[view.node] = (view, state)
         (former_term, former_vote), (term, vote) = self._state(saved), self._state(state)
+        self._votes[term, view.node] = vote
         if term < former_term or (term == former_term and former_vote not in (None, vote)):
             raise Violation(
                 "one vote", f"node {view.node} votes for {vote} in {term}, after {former_vote} in {former_term}"
             )
 
+    def _check_end(self, view: NodeView, last: Record) -> None:
+        """Raft appends, and cuts off before it appends anything else: the last entry written is the log's last."""
+        if isinstance(last, SaveEntry) and last.entry.position != view.written.end_position:
+            raise Violation(
+                "log matching",
+                f"node {view.node} writes {brief(last.entry)}, but its log goes on to {view.written.end_position}",
+            )
+
+    # --- elections ---------------------------------------------------------------------------
+
+    def _begin_reign(self, view: NodeView, term: int, commit_position: int) -> None:
+        node = view.node
+        former = self._reigns.get(node)
+        if former is not None and former.term == term:
+            return  # it is ready now
+        self._reigns[node] = _Reign(term, view.written.end_position, commit_position)
+        voters = [voter for voter in self._group.views if self._votes.get((term, voter)) == node]
+        if not self._group.quorum.is_quorum(voters):
+            raise Violation("election by votes", f"node {node} leads {term}, for which only {voters} voted for it")
+
+    def _check_ballot(self, view: NodeView, to: NodeId, message: RequestVote | Vote) -> None:
+        """A vote is asked for or granted: now, or as soon as all that was written is durable."""
+        node, term, pre_vote = view.node, message.term, message.pre_vote
+        if isinstance(message, RequestVote):
+            claim = (message.last_term, message.last_position)
+            former = self._claims.get((term, node, pre_vote), claim)
+            self._claims[term, node, pre_vote] = max(claim, former)
+            candidate = node
+        elif message.granted:
+            claimed, own = self._claims.get((term, to, pre_vote)), _up_to_date(view.written)
+            if claimed is not None and claimed < own:
+                raise Violation(
+                    "election restriction",
+                    f"node {node}, whose log ends with (term, position) {own}, says {message} to {to}, "
+                    f"whose log ends with {claimed}",
+                )
+            candidate = to
+        else:
+            return
+        state = self._state(view.written.state)
+        if not pre_vote and state != (term, candidate):
+            raise _spoken(node, Send(to, message), f"with nothing on the way to its disk but (term, vote) {state}")
+
+    # --- leading -----------------------------------------------------------------------------
+
+    def _lead(self, view: NodeView, event: Event, effects: Effects, status: Callable[[], Status]) -> None:
+        reign = self._reigns[view.node]
+        if not view.leadership.ready:
+            self._check_unopened(view, reign, status().commit_position)
+        if type(event) is ReadBarrier:
+            reign.asked.setdefault((None, event.barrier_id), (reign.round, status().commit_position))
+        elif type(event) is Receive:
+            message = event.message
+            if type(message) is Appended or type(message) is AppendRejected:
+                if message.term == reign.term and message.round > reign.heard_rounds.get(event.sender, 0):
+                    reign.heard_rounds[event.sender] = message.round
+            elif type(message) is BarrierRequest:
+                key = (message.asker, message.barrier_id)
+                reign.asked.setdefault(key, (reign.round, status().commit_position))
+        for send in effects.messages:
+            message = send.message
+            if type(message) is Append or type(message) is Commit:
+                if message.commit_position > len(self._group.committed):
+                    self._group.learn_commit(view.node, message.commit_position)
+                if type(message) is Append:
+                    reign.round = message.round
+            elif type(message) is BarrierAnswer and message.position >= 0:
+                self._check_barrier(view, reign, (message.asker, message.barrier_id), message.position)
+        for passed in effects.barriers_passed:
+            self._check_barrier(view, reign, (None, passed.barrier_id), passed.position)
+
+    def _check_unopened(self, view: NodeView, reign: _Reign, position: int) -> None:
+        """A leader, not ready yet, takes everything through `position` for committed."""
+        if reign.commit_position < position < reign.opening_position:
+            raise Violation(
+                "commit by counting",
+                f"node {view.node}, leading {reign.term}, takes {position} for committed before its own "
+                f"{reign.opening_position} is",
+            )
+
+    def _check_barrier(self, view: NodeView, reign: _Reign, key: tuple[int | None, int], position: int) -> None:
+        """The leader lets a barrier pass.  One that it was asked for as a follower, by its own node, is not known."""
+        asked = reign.asked.get(key)
+        if asked is None:
+            return
+        round_then, commit_then = asked
+        least = max(reign.opening_position, commit_then)
+        if position < least:
+            raise Violation(
+                "read barrier",
+                f"node {view.node}, leading {reign.term}, passes one at {position}: "
+                f"its opening entry is {reign.opening_position}, and {commit_then} was committed when it was asked",
+            )
+        contacts = [view.node, *(peer for peer, heard in reign.heard_rounds.items() if heard > round_then)]
+        if not self._group.quorum.is_quorum(contacts):
+            raise Violation(
+                "read barrier",
+                f"node {view.node}, leading {reign.term}, passes one that was asked in round {round_then}, "
+                f"and only {contacts} have been in touch since",
+            )
+
     def _check_counted(self, view: NodeView, last: Entry) -> None:
         """A leader is the first to hand out an entry of an earlier term: it did not get there by counting that one."""
-        opening = self._openings[view.node]
-        if last.position <= opening.commit_position:
+        reign = self._reigns[view.node]
+        if last.position <= reign.commit_position:
             return
-        entry = view.written.entries.get(opening.position)
+        entry = view.written.entries.get(reign.opening_position)
         if entry is not None and not self._group.quorum.is_quorum(self._group.holders(entry)):
             raise Violation(
                 "commit by counting",
-                f"node {view.node}, leading {opening.term}, takes {brief(last)} for committed before {brief(entry)} is",
+                f"node {view.node}, leading {reign.term}, takes {brief(last)} for committed before {brief(entry)} is",
             )
+
+    # --- what is said ------------------------------------------------------------------------
 
     def check_spoken(self, node: NodeId, send: Send, durable: DurableRecords, vouched: Entry | None) -> None:
         """A message leaves the node while `durable` is durable there.

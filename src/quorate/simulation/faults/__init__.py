@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from quorate.simulation.faults.base import Fault, Setting
 from quorate.simulation.faults.clocks import ClockJump, ClockSkew
+from quorate.simulation.faults.coups import Coup
 from quorate.simulation.faults.crashes import Crash, Pause, PowerLoss, PowerLossInOperation, Stop
 from quorate.simulation.faults.disks import Corruption, FailingDisk, FullDisk, SlowDisk
 from quorate.simulation.faults.network import Delay, Duplication, Loss, MessageLoss, Reordering, Resets, SplitReads
@@ -32,6 +33,7 @@ _ALL: tuple[Fault, ...] = (
     PowerLossInOperation(),
     Stop(),
     Pause(),
+    Coup(),
     SlowDisk(),
     FullDisk(),
     FailingDisk(),

@@ -114,6 +114,16 @@ def _one_after_the_other(random: Random, bout: Setting) -> list[Injection]:
     return [injection for injection in found if injection.at_s + injection.for_s <= bout.end_s]
 
 
+def _coups_amid_slow_syncs(random: Random, bout: Setting) -> list[Injection]:
+    """Leaders fall before their opening entries, or those of their predecessors, are on any quorum's disks."""
+    longest_s = random.choice([0.02, 0.1, 0.3])
+    return [
+        Injection("coup", bout.begin_s, bout.end_s - bout.begin_s, "", random.choice([0.02, 0.1, 0.5])),
+        Injection("slow-disk", bout.begin_s, bout.end_s - bout.begin_s, bout.node(random), longest_s),
+        Injection("slow-disk", bout.begin_s, bout.end_s - bout.begin_s, bout.victims(random), longest_s),
+    ]
+
+
 SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"partition-isolation", "crash"}), (3.5, 5.0), _isolated_leader_then_crash),
     FaultSequence(frozenset({"pause", "power-loss"}), (3.5, 5.0), _paused_leader_then_power_loss),
@@ -127,4 +137,5 @@ SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"crash", "power-loss", "power-loss-in-operation"}), (1.0, 4.0), _crash_upon_crash),
     FaultSequence(frozenset({"crash", "power-loss-in-operation"}), (3.0, 5.0), _votes_forgotten),
     FaultSequence(frozenset({"partition-isolation", "partition-one-way"}), (3.0, 7.0), _one_after_the_other),
+    FaultSequence(frozenset({"coup", "slow-disk"}), (2.0, 6.0), _coups_amid_slow_syncs),
 )
