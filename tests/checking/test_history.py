@@ -56,8 +56,16 @@ def test_times_are_those_of_the_events() -> None:
         (["", "  "], 1, "no events"),
         ([INVOKE, "{"], 2, "not JSON"),
         ([INVOKE, '{"type": NaN}'], 2, "not JSON"),
-        (["[" * 100_000], 1, "not JSON"),
-        (["[1]"], 1, r"an event is a JSON object, not \[1\]"),
+        (["[" * 100_000], 1, "nested more than 100 deep"),
+        (["[1]"], 1, r"an event is a JSON object, not \[1\]; write one object a line, with no array around them"),
+        (["["], 1, "not JSON: .*; write one object a line, with no array around them"),
+        ([INVOKE, OK.replace("5", "[" * 101 + "]" * 101)], 2, "nested more than 100 deep"),
+        ([INVOKE, OK.replace("5", '{"a":' * 500 + "5" + "}" * 500)], 2, "nested more than 100 deep"),
+        (
+            [INVOKE, '{"type": "fail", "process": 0, "time": 1}'],
+            1,
+            "every operation failed, so there is nothing to check",
+        ),
         (['{"process": 0, "f": "read"}'], 1, '"type" is missing'),
         (['{"type": "invoke", "f": "read"}'], 1, '"process" is missing'),
         (['{"type": "invoke", "process": 0}'], 1, '"f" is missing'),
@@ -95,6 +103,26 @@ def test_what_is_wrong_is_said_with_its_line(events: list[str], line: int, reaso
         read(*events)
     assert caught.value.line == line
     assert str(caught.value).startswith(f"line {line}: ")
+
+
+def test_values_may_be_nested_a_hundred_deep() -> None:
+    value = "[" * 100 + "]" * 100
+    (operation,) = read(INVOKE, OK.replace("5", value))
+    assert json.dumps(operation.result) == value
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ('"f": "erase"', '"erase" is no operation of a kv'),
+        ('"f": "cas", "key": "x", "value": 5', "needs a pair"),
+        ('"f": "get"', "get needs a key"),
+    ],
+)
+def test_a_failed_operation_that_does_not_exist_is_refused_too(event: str, reason: str) -> None:
+    lines = [f'{{"type": "invoke", "process": 0, {event}}}', '{"type": "fail", "process": 0}']
+    with pytest.raises(HistoryError, match=f"line 1: .*{reason}"):
+        read_json_lines([line.encode() for line in lines], MODELS["kv"].action)
 
 
 def test_bytes_that_are_no_text() -> None:

@@ -53,9 +53,18 @@ def test_independent_keys() -> None:
         ("1 -2 +3 4N 1.5 -2.5e3 1M", [1, -2, 3, 4, 1.5, -2500.0, 1]),
         (':key :a/b symbol "text" \\a \\newline \\space', [":key", ":a/b", "symbol", "text", "a", "\n", " "]),
         ('"two\nlines" "\\ud83d\\ude00"', ["two\nlines", "\U0001f600"]),
-        ("{:a 1, 2 [3 (4)]} {}", [{":a": 1, "2": [3, [4]]}, {}]),
+        ("{:a 1, 2 [3 (4)]} {}", [{":a": 1, "#2": [3, [4]]}, {}]),
         ('#{2 1} #inst "2026-01-01" #_ #_ 5 6 {#_ :a :b 1}', [[1, 2], "2026-01-01", {":b": 1}]),
         ("[1 #_ 2 3]", [1, 3]),
+        ("\\u00e9 \\é \\u \\tab \\(", ["é", "é", "u", "\t", "("]),
+        ("1.5M 1.50M 2.00M 1e3M -0.0M", [1.5, 1.5, 2, 1000, 0]),
+        ("0.1M 0.10M 0.1", ["0.1M", "0.1M", 0.1]),
+        ("12345678901234567890.123M", ["12345678901234567890.123M"]),
+        ("##Inf ##-Inf ##NaN", ["##Inf", "##-Inf", "##NaN"]),
+        ("^:m [1] ^{:line 3} {:a ^String b} #^:m 2 #_ ^:m 3 4", [[1], {":a": "b"}, 2, 4]),
+        ("#:a{:b 1, :_/c 2, :d/e 3, f 4} #:a.b {:c 1}", [{":a/b": 1, ":c": 2, ":d/e": 3, "f": 4}, {":a.b/c": 1}]),
+        ('{"1" 2 1 3}', [{"1": 2, "#1": 3}]),
+        ("{{:b 1 :a 2} 3} #{{:b 1 :a 2} 3}", [{'#{":a": 2, ":b": 1}': 3}, [3, {":b": 1, ":a": 2}]]),
     ],
 )
 def test_edn_becomes_json(text: str, values: list[JsonValue]) -> None:
@@ -73,7 +82,7 @@ def test_edn_becomes_json(text: str, values: list[JsonValue]) -> None:
         ("\n{:process 0, :f :read}", 2, ":type is missing"),
         ("{:type :invoke, :f :read}", 1, ":process is missing"),
         ("{:type :invoke, :process 0}", 1, ":f is missing"),
-        ("{:type :invoke, :process 1.5, :f :read}", 1, ":process is 1.5, not a whole number or a keyword"),
+        ("{:type :invoke, :process 1.5, :f :read}", 1, ":process is 1.5, not a whole number, a string or a keyword"),
         ("{:type :begin, :process 0, :f :read}", 1, ':type is ":begin", not one of :invoke, :ok'),
         ("{:type :invoke, :process 0, :f 7}", 1, ":f is 7, not a keyword"),
         ("\n{:type :ok, :process 0, :f :read}", 2, "ok of process 0, which invoked nothing"),
@@ -82,6 +91,12 @@ def test_edn_becomes_json(text: str, values: list[JsonValue]) -> None:
         ("\n[", 2, r"\[ is never closed"),
         ("\n}", 2, "} is out of place"),
         ("{:a}", 1, "a map without a value to its last key"),
+        ("\n{:a 1 :a 2}", 2, "a map has the key :a twice"),
+        ("#:a 5", 1, "#:a is not followed by a map"),
+        ("##Foo", 1, "##Foo is out of place"),
+        ("^:m", 1, r"the text ends after \^"),
+        ("\\ud83d", 1, "half of a surrogate pair"),
+        ("1e99999999999999999999M", 1, "out of range"),
         ("{:a #tag}", 1, "} is out of place"),
         ("\n#_", 2, "the text ends after #_"),
         ('"never closed', 1, "not EDN"),
@@ -96,6 +111,12 @@ def test_what_is_wrong_is_said_with_its_line(text: str, line: int, reason: str) 
     with pytest.raises(HistoryError, match=reason) as caught:
         read_jepsen(text)
     assert caught.value.line == line
+
+
+def test_a_client_may_be_named_by_a_string() -> None:
+    """It must not be taken for the nemesis, whose events are skipped."""
+    text = '{:type :invoke, :f :read, :process "c1"} {:type :ok, :f :read, :value 2, :process "c1"}'
+    assert read_jepsen(text) == [Operation("c1", "read", None, None, 2, 0, 1, 1)]
 
 
 def test_a_value_that_is_no_pair() -> None:
@@ -115,6 +136,9 @@ PIECES = st.sampled_from(
             "#{",
             "#_",
             "#a",
+            "^",
+            "##NaN",
+            "#:n",
             ":type",
             ":invoke",
             ":ok",

@@ -100,6 +100,18 @@ def test_a_history_of_jepsen() -> None:
             ["--model", "kv", "--independent"],
             '--independent is for EDN; in JSON lines the key is in the field "key"',
         ),
+        ('[ {"type": "invoke"},\n{}]', ["--model", "kv"], "one object a line, with no array around them"),
+        (VALID.replace("2", "[" * 985 + "]" * 985), ["--model", "kv"], "line 3: nested more than 100 deep"),
+        (
+            VALID + '{"type": "invoke", "process": 9, "f": "got", "key": "x"}\n{"type": "fail", "process": 9}',
+            ["--model", "kv"],
+            'line 6: "got" is no operation of a kv',
+        ),
+        (
+            EDN + "{:process 9, :type :invoke, :f :get} {:process 9, :type :fail, :f :get}",
+            ["--model", "register"],
+            'line 3: "get" is no operation of a register',
+        ),
         (VALID, ["--model", "tree"], "Invalid value for '--model'"),
         (VALID, [], "Missing option '--model'"),
     ],
@@ -108,6 +120,16 @@ def test_what_cannot_be_read_says_why(stdin: str | bytes, options: list[str], me
     result = check("-", *options, stdin=stdin)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_a_bug_is_not_taken_for_an_invalid_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_history(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("quorate.cli.check.check_history", check_history)
+    result = check("-", "--model", "kv", stdin=VALID)
+    assert result.exit_code == 2
+    assert "Error: standard input: quorate has a bug with this history: RecursionError('too deep')" in result.output
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ a format uses it, so that the same mistakes get the same words.  docs/checking.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TypeAlias
 
@@ -16,6 +16,8 @@ import msgspec
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
 EVENT_TYPES = ("invoke", "ok", "fail", "info")
+MOST_NESTED = 100
+"""Levels of values within an event.  What compares and shows values is recursive."""
 OBSERVERS = frozenset({"read", "get", "dequeue"})
 """Operations whose `ok` says what they found.  Without a value it would silently mean null."""
 
@@ -67,10 +69,19 @@ class Event:
     time: int | float
 
 
-class Pairing:
-    """Puts events together to operations, in the order in which they come."""
+Inspect: TypeAlias = Callable[[Operation], object]
+"""Raises HistoryError, such as `Model.action`."""
 
-    def __init__(self) -> None:
+
+class Pairing:
+    """Puts events together to operations, in the order in which they come.
+
+    `inspect` is called with each operation that certainly did not happen, as one whose outcome is unknown.  It raises
+    HistoryError where no such operation exists: a recorder that is wrong must not hide behind `fail`.
+    """
+
+    def __init__(self, inspect: Inspect | None = None) -> None:
+        self._inspect = inspect
         self._invoked: dict[int | str, Event] = {}
         self._lost: dict[int | str, int] = {}
         """Processes whose outcome was unknown -> the line that said so."""
@@ -122,16 +133,20 @@ class Pairing:
             if invoked.f in OBSERVERS and not event.has_value:
                 raise HistoryError(event.line, f'"value" is missing: what {invoked.f} found')
             self._operations.append(_operation(invoked, event))
+        elif self._inspect is not None:
+            self._inspect(_operation(invoked, None))
 
     def finish(self) -> list[Operation]:
         """The operations by time of invocation; what still runs has an unknown outcome.
 
-        Raises HistoryError where there was no event at all: a check of nothing must not pass.
+        Raises HistoryError where there is none: a check of nothing must not pass.
         """
         if not self._events:
             raise HistoryError(1, "no events")
         self._operations += [_operation(invoked, None) for invoked in self._invoked.values()]
         self._invoked.clear()
+        if not self._operations:
+            raise HistoryError(1, "every operation failed, so there is nothing to check")
         return sorted(self._operations, key=lambda operation: operation.line)
 
 
@@ -149,25 +164,45 @@ def _operation(invoked: Event, completed: Event | None) -> Operation:
     )
 
 
-def read_json_lines(lines: Iterable[bytes]) -> list[Operation]:
-    """The operations of a history in JSON lines.  Raises HistoryError."""
-    pairing = Pairing()
+def read_json_lines(lines: Iterable[bytes], inspect: Inspect | None = None) -> list[Operation]:
+    """The operations of a history in JSON lines; `inspect` as in `Pairing`.  Raises HistoryError."""
+    pairing = Pairing(inspect)
     timed: bool | None = None
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue
+        hint = "; write one object a line, with no array around them" if text.lstrip()[:1] == b"[" else ""
         try:
             fields: object = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise HistoryError(number, f"not JSON: {error}") from error
+        except RecursionError as error:
+            raise HistoryError(number, f"nested more than {MOST_NESTED} deep") from error
+        except ValueError as error:
+            raise HistoryError(number, f"not JSON: {error}{hint}") from error
+        if _is_nested_deep(fields):
+            raise HistoryError(number, f"nested more than {MOST_NESTED} deep")
         if not isinstance(fields, dict):
-            raise HistoryError(number, f"an event is a JSON object, not {describe(fields)}")
+            raise HistoryError(number, f"an event is a JSON object, not {describe(fields)}{hint}")
         if timed is None:
             timed = "time" in fields
         elif timed != ("time" in fields):
             raise HistoryError(number, '"time" must be in all events or in none')
         pairing.add(_event(number, fields))
     return pairing.finish()
+
+
+def _is_nested_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MOST_NESTED + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _event(line: int, fields: dict[str, JsonValue]) -> Event:

@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from quorate.checking.edn import read_forms
-from quorate.checking.history import EVENT_TYPES, Event, HistoryError, JsonValue, Operation, Pairing, describe, key_text
+from quorate.checking.history import (
+    EVENT_TYPES,
+    Event,
+    HistoryError,
+    Inspect,
+    JsonValue,
+    Operation,
+    Pairing,
+    describe,
+    key_text,
+)
 
 
-def read_jepsen(text: str, independent: bool = False) -> list[Operation]:
+def read_jepsen(text: str, independent: bool = False, inspect: Inspect | None = None) -> list[Operation]:
     """The operations of a history.  Raises HistoryError.
 
-    `independent`: each value is a pair, [key value], as jepsen.independent makes them.
+    `independent`: each value is a pair, [key value], as jepsen.independent makes them.  `inspect`: as in `Pairing`.
     """
-    pairing = Pairing()
+    pairing = Pairing(inspect)
     clients = False
     for order, form in enumerate(read_forms(text)):
         if not isinstance(form.value, Mapping):
@@ -33,13 +43,13 @@ def read_jepsen(text: str, independent: bool = False) -> list[Operation]:
 
 def _event(line: int, order: int, fields: Mapping[str, JsonValue], independent: bool) -> Event | None:
     process = fields.get(":process")
-    if isinstance(process, str):
+    if isinstance(process, str) and process.startswith(":"):
         return None
     for name in (":type", ":process", ":f"):
         if fields.get(name) is None:
             raise HistoryError(line, f"{name} is missing")
-    if isinstance(process, bool) or not isinstance(process, int):
-        raise HistoryError(line, f":process is {describe(process)}, not a whole number or a keyword")
+    if isinstance(process, bool) or not isinstance(process, int | str):
+        raise HistoryError(line, f":process is {describe(process)}, not a whole number, a string or a keyword")
     kind, f = _name(fields[":type"]), _name(fields[":f"])
     if kind not in EVENT_TYPES:
         raise HistoryError(line, f":type is {describe(fields[':type'])}, not one of :{', :'.join(EVENT_TYPES)}")

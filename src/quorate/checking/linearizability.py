@@ -29,7 +29,7 @@ from quorate.checking.models import LOCK, NO_VALUE, Action, Model, State
 from quorate.checking.search import Budget, Candidate, Finding, search
 
 DEFAULT_MAX_STEPS = 20_000_000
-"""About twenty seconds."""
+"""5 to 26 seconds, and up to a GB of memory."""
 SHRINK_STEPS = 1_000_000
 """What making a counterexample smaller may cost at most: it only makes the report shorter."""
 
