@@ -214,8 +214,12 @@ def test_a_connect_waits_for_a_host_that_is_off_and_gives_up_in_the_end() -> Non
     assert len(outcomes) == 1 and isinstance(outcomes[0], tuple)
     simulation.kill(SERVER)
     simulation.start(client, attempt())
+    simulation.pass_until(26)
+    assert outcomes[1] is ConnectionRefusedError, "the process is gone, its kernel is not"
+    simulation.go_dark(SERVER)
+    simulation.start(client, attempt())
     simulation.pass_until(100)
-    assert outcomes[1] is TimeoutError
+    assert outcomes[2] is TimeoutError
 
 
 @pytest.mark.parametrize(("source", "target"), [(CLIENT, SERVER), (SERVER, CLIENT)])

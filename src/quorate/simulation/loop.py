@@ -354,7 +354,7 @@ class SimulatedLoop(LoopBase):
         address: Address = (self._resolve(host), int(port))
         for _ in range(SYN_RETRIES):
             await asyncio.sleep(network.draw_delay_s(self.machine.host, address[0]))
-            if network.is_open_both_ways(self.machine.host, address[0]) and address[0] in self._simulation.machines:
+            if network.is_open_both_ways(self.machine.host, address[0]) and address[0] in self._simulation.powered:
                 break
             await asyncio.sleep(SYN_RETRY_S)
         else:

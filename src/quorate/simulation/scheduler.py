@@ -53,6 +53,8 @@ class Simulation:
         """Where set, what happens is recorded in it.  That never changes the run."""
         self.machines: dict[str, Machine] = {}
         """Those that run, by host."""
+        self.powered: dict[str, None] = {}
+        """Hosts that have power, whether or not anything runs on them."""
         self.network = Network(self)
         self.on_unhandled: Callable[[Machine, dict[str, Any]], None] | None = None
         """Told of what nobody handled, instead of `UnhandledError` ending the run."""
@@ -72,6 +74,7 @@ class Simulation:
         assert host not in self.machines, f"{host} runs already"
         machine = Machine(self, host, name or host, SimulatedLoop)
         self.machines[host] = machine
+        self.powered[host] = None
         self.network.booted(host)
         return machine
 
@@ -83,10 +86,16 @@ class Simulation:
         """
         machine = self.machines.pop(host)
         machine.alive = False
+        if power_loss:
+            self.go_dark(host)
         self.network.killed(machine, silent=power_loss)
         # Its suspended tasks are kept until the whole world is collected, because collecting them runs `finally`.
         # The loop itself holds only those that are about to run.
         self._graveyard.append((machine, asyncio.all_tasks(machine.loop)))
+
+    def go_dark(self, host: str) -> None:
+        """A host without power does not even refuse a connection, as the kernel of one does whose process is gone."""
+        self.powered.pop(host, None)
 
     # --- time --------------------------------------------------------------------------------
 

@@ -204,6 +204,7 @@ class World:
             lost = self.cluster.kill(node, power_loss=power_loss)
             self._count_crash(node, lost, power_loss=power_loss)
         elif power_loss:
+            self.simulation.go_dark(host_of(node))
             self._count_power_loss(node, self.cluster.disks[node].lose_power(self.random))
         return release
 
