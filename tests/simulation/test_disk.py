@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorate.simulation.disk import SECTOR_BYTES, SYNC_S, WRITE_S, SimulatedDisk
+from quorate.simulation.disk import GROW_S, SECTOR_BYTES, SYNC_S, WRITE_S, SimulatedDisk
 from quorate.simulation.machine import MachineLost
 from quorate.simulation.scheduler import Simulation
 from quorate.storage.disk import DiskFull
@@ -449,6 +449,7 @@ def test_operations_take_the_time_of_their_machine() -> None:
         times_s = [machine.true_s()]
         uses: list[Callable[[], object]] = [
             lambda: file.write_at(0, b"abc"),
+            lambda: file.write_at(0, b"xyz"),
             file.sync,
             lambda: disk.sync_folder(""),
             lambda: file.read_at(0, 3),
@@ -460,7 +461,8 @@ def test_operations_take_the_time_of_their_machine() -> None:
         times_s.append(machine.true_s())
         return [after - before for before, after in itertools.pairwise(times_s)]
 
-    write_s, sync_s, folder_s, read_s, aside_s = simulation.run(machine, work())
+    grow_s, write_s, sync_s, folder_s, read_s, aside_s = simulation.run(machine, work())
+    assert grow_s == pytest.approx(WRITE_S + GROW_S)
     assert write_s == pytest.approx(WRITE_S)
     assert all(0.25 <= duration_s <= 0.51 for duration_s in (sync_s, folder_s, aside_s))
     assert read_s < 1e-6

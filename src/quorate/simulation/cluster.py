@@ -45,9 +45,9 @@ class ClusterSettings:
     nodes: int
     service: Service
     protocol: str = "raft"
-    limits: LimitsConfig = field(default_factory=lambda: LimitsConfig(max_tail_bytes=1 << 13))
+    limits: LimitsConfig = field(default_factory=lambda: LimitsConfig(max_tail_bytes=1 << 11))
     storage: StorageConfig = field(
-        default_factory=lambda: StorageConfig(segment_bytes=1 << 16, snapshot_log_bytes=1 << 17)
+        default_factory=lambda: StorageConfig(segment_bytes=1 << 14, snapshot_log_bytes=1 << 16)
     )
 
 

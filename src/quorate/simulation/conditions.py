@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from quorate.simulation.cluster import SimulatedCluster
-from quorate.simulation.disk import SYNC_S
+from quorate.simulation.disk import SYNC_S, WRITE_S
 from quorate.simulation.machine import Machine
 from quorate.simulation.mailbox import MailboxFaults, MailboxRates
 from quorate.simulation.scheduler import Simulation
@@ -183,11 +183,15 @@ class Conditions:
     # --- disks -------------------------------------------------------------------------------
 
     def slow_syncs(self, node: int, longest_s: float) -> End:
-        """A node's syncs take from a quarter of `longest_s` up to all of it."""
+        """A node's syncs take from a quarter of `longest_s` up to all of it.
+
+        Writes take a fiftieth: a kernel makes those wait who write faster than the device takes it.
+        """
         disk = self._cluster.disks[node]
 
         def apply(longest_s: float) -> None:
             disk.sync_s = (longest_s / 4, longest_s) if longest_s else SYNC_S
+            disk.write_s = max(WRITE_S, longest_s / 50)
 
         return self._claim(("slow disk", str(node)), _largest_or(0.0), apply, longest_s)
 

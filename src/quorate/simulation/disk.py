@@ -23,6 +23,8 @@ from quorate.storage.disk import DiskFull
 
 SECTOR_BYTES = 512
 WRITE_S = 1e-5
+GROW_S = 1e-3
+"""What a write takes longer where it makes its file longer: room has to be found for it."""
 SYNC_S = (5e-5, 3e-4)
 
 
@@ -67,20 +69,21 @@ class SimulatedFile:
         return bytes(self._content.seen[offset : offset + size])
 
     def write_at(self, offset: int, data: bytes) -> None:
-        self._begin(WRITE_S)
-        self._disk.check_room(offset + len(data) - len(self._content.seen))
+        more_bytes = offset + len(data) - len(self._content.seen)
+        self._begin(self._disk.write_s + (GROW_S if more_bytes > 0 else 0.0))
+        self._disk.check_room(more_bytes)
         _write(self._content.seen, offset, data)
         self._content.unsynced.append(_Change(offset, bytes(data)))
         self._disk.written_bytes += len(data)
 
     def allocate(self, size: int) -> None:
-        self._begin(WRITE_S)
+        self._begin(self._disk.write_s)
         if size > len(self._content.seen):
             self._disk.check_room(size - len(self._content.seen))
             self._resize(size)
 
     def truncate(self, size: int) -> None:
-        self._begin(WRITE_S)
+        self._begin(self._disk.write_s)
         self._disk.check_room(size - len(self._content.seen))
         self._resize(size)
 
@@ -132,6 +135,8 @@ class SimulatedDisk:
         """Sum of all file sizes beyond which DiskFull is raised."""
         self.sync_s = SYNC_S
         """Bounds of how long a sync takes."""
+        self.write_s = WRITE_S
+        """How long a write takes, and a change of a name."""
         self.failing_syncs = False
         """Syncs raise EIO."""
         self.ops_until_death: int | None = None
@@ -178,7 +183,7 @@ class SimulatedDisk:
         self._folders.update(dict.fromkeys("/".join(parts[: count + 1]) for count in range(len(parts))))
 
     def rename(self, source: str, target: str) -> None:
-        self.begin(self.life, WRITE_S)
+        self.begin(self.life, self.write_s)
         content = self._existing(source)
         self._check_folder(_folder_of(target))
         del self._files[source]
@@ -186,7 +191,7 @@ class SimulatedDisk:
         self._note(_folder_of(target), {source: None, target: content})
 
     def remove(self, path: str) -> None:
-        self.begin(self.life, WRITE_S)
+        self.begin(self.life, self.write_s)
         self._existing(path)
         del self._files[path]
         self._note(_folder_of(path), {path: None})

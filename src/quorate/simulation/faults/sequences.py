@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from quorate.simulation.faults.base import Setting
+from quorate.simulation.faults.sequences_storage import STORAGE_SEQUENCES
 from quorate.simulation.plan import Injection
 
 
@@ -138,4 +139,5 @@ SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"crash", "power-loss-in-operation"}), (3.0, 5.0), _votes_forgotten),
     FaultSequence(frozenset({"partition-isolation", "partition-one-way"}), (3.0, 7.0), _one_after_the_other),
     FaultSequence(frozenset({"coup", "slow-disk"}), (2.0, 6.0), _coups_amid_slow_syncs),
+    *(FaultSequence(*parts) for parts in STORAGE_SEQUENCES),
 )

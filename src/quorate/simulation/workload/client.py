@@ -12,8 +12,8 @@ from quorate.checking.zookeeper.records import Hold, Session, Use, WatchKind
 from quorate.simulation.workload.session import RecordedSession, Recorder
 
 OPEN_LIMIT_S: Final = 10.0
-TIMEOUTS_MS: Final = (2_000, 6_000)
-"""Of sessions: short, so that a run of a minute sees some expire."""
+TIMEOUTS_MS: Final = ((2_000, 6_000), (2_000, 6_000), (6_000, 12_000))
+"""Of sessions: most are short, so that a run of a minute sees some expire; some bear a server that is cut off."""
 REGISTERS: Final = "/registers"
 KEYS: Final = "/keys"
 LOCKS: Final = ("/locks/a", "/locks/b")
@@ -83,6 +83,8 @@ class World:
     resource: Resource
     ephemerals: list[Ephemeral] = field(default_factory=list)
     """Not seen to be gone, and not deleted."""
+    in_sequence: list[str] = field(default_factory=list)
+    """Sequential nodes whose creation was answered and whose deletion nobody has tried."""
     prepared: bool = False
     """What must be there before anything else is there."""
     prepare_again_at_s: float = 0.0
@@ -114,7 +116,7 @@ class Client:
         if self.session is not None and not self.session.is_over():
             return self.session
         self.forget_session()
-        session = self.new_session(self.random.randrange(*TIMEOUTS_MS))
+        session = self.new_session(self.random.randrange(*self.random.choice(TIMEOUTS_MS)))
         if not await session.open(OPEN_LIMIT_S):
             self._count(session)
             return None

@@ -10,6 +10,9 @@ from quorate.simulation.workload.ephemerals import make_ephemeral
 from quorate.simulation.workload.session import RecordedSession
 
 SHORT_TIMEOUTS_MS: Final = (1_000, 3_000)
+MOST_IN_HURRY: Final = 4
+HURRIES_S: Final = (0.01, 0.05, 0.3)
+"""Long enough for a server to have taken them, and not always for all of them to have been done."""
 
 
 async def move(client: Client, session: RecordedSession) -> None:
@@ -44,6 +47,19 @@ async def end_session(client: Client, session: RecordedSession) -> None:
         await session.close()
     else:
         session.leave()
+
+
+async def end_in_a_hurry(client: Client, session: RecordedSession) -> None:
+    """Ask for ephemerals, hardly wait, and close the session through the next server: they come behind its end."""
+    sent = [
+        asyncio.ensure_future(make_ephemeral(client, session)) for _ in range(client.random.randrange(1, MOST_IN_HURRY))
+    ]
+    await asyncio.wait(sent, timeout=client.random.uniform(0.0, client.random.choice(HURRIES_S)))
+    session.zk.drop_connection()
+    await asyncio.gather(*sent)
+    if not session.is_over():
+        await session.sync()
+        await session.close()
 
 
 async def use_short_session(client: Client, session: RecordedSession) -> None:

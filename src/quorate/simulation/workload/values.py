@@ -10,8 +10,9 @@ from quorate.simulation.workload.session import RecordedSession
 
 MOST_WATCHES = 6
 """Of one session at a time."""
+STAY_S = (1.0, 5.0)
 MOST_IN_BURST = 8
-BURST_GAP_S = 0.003
+BURST_GAPS_S = (0.003, 0.003, 0.03)
 MOST_IN_SEQUENCE = 5
 """Sequential nodes of one client at a time."""
 
@@ -73,11 +74,17 @@ async def use_burst(client: Client, session: RecordedSession) -> None:
         if not created.is_done() or session.is_over():
             return
         session.own_path = created.path
+    else:
+        # What became of the last one, if its connection was lost.
+        await session.get(session.own_path)
+        if session.is_over():
+            return
+    longest_gap_s = client.random.choice(BURST_GAPS_S)
     sent: list[asyncio.Task[Call]] = []
     for _ in range(client.random.randrange(2, MOST_IN_BURST)):
         # Some together, some a little later: one segment may be lost with what was under way, and the next not.
         if client.random.random() < 0.5:
-            await asyncio.sleep(client.random.uniform(0.0, BURST_GAP_S))
+            await asyncio.sleep(client.random.uniform(0.0, longest_gap_s))
         sent.append(asyncio.ensure_future(session.set(session.own_path, client.new_value())))
     await asyncio.gather(*sent, session.get(session.own_path))
 
@@ -97,9 +104,30 @@ async def use_watch(client: Client, session: RecordedSession) -> None:
         await session.children(KEYS if chance < 0.9 else EPHEMERALS, watch=True)
 
 
+async def stay_watching(client: Client, session: RecordedSession) -> None:
+    """Watch what changes once, write nothing for a while, and read what the server itself knows.
+
+    So a session stays with a server that has lost its leader, as one that asks for writes does not.  And what is missed
+    is not hidden by an event of the next change.
+    """
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + client.random.uniform(*STAY_S)
+    known = client.world.in_sequence
+    paths = client.random.sample(known, min(len(known), MOST_WATCHES))
+    while client.may_go_on() and not session.is_over() and loop.time() < until_s:
+        if paths and len(session.watches) < MOST_WATCHES:
+            await session.get(paths.pop(), watch=True)
+        else:
+            await session.get(client.some_register())
+        await client.pace()
+
+
 async def use_sequence(client: Client, session: RecordedSession) -> None:
     created = await session.create(f"{SEQUENCE}/{client.name}-", client.new_value(), sequential=True)
     if created.is_done():
         client.in_sequence.append(created.path)
+        client.world.in_sequence.append(created.path)
     if len(client.in_sequence) > MOST_IN_SEQUENCE and not session.is_over():
-        await session.delete(client.in_sequence.pop(0))
+        oldest = client.in_sequence.pop(0)
+        client.world.in_sequence.remove(oldest)
+        await session.delete(oldest)

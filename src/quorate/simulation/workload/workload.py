@@ -32,11 +32,19 @@ from quorate.simulation.workload.client import (
     WorkloadOptions,
     World,
 )
-from quorate.simulation.workload.connections import end_session, move, rest, stand_still, use_short_session
+from quorate.simulation.workload.connections import (
+    end_in_a_hurry,
+    end_session,
+    move,
+    rest,
+    stand_still,
+    use_short_session,
+)
 from quorate.simulation.workload.ephemerals import note_those_gone, use_ephemeral
 from quorate.simulation.workload.locks import use_lock
 from quorate.simulation.workload.session import Note, RecordedSession, Recorder
 from quorate.simulation.workload.values import (
+    stay_watching,
     use_burst,
     use_key,
     use_register,
@@ -52,8 +60,9 @@ EVERYBODY: Final[Mapping[Activity, float]] = MappingProxyType(
         use_register: 8.0,
         use_key: 5.0,
         use_several: 1.0,
-        use_burst: 0.7,
+        use_burst: 1.0,
         use_watch: 1.5,
+        stay_watching: 0.08,
         use_sequence: 0.5,
         use_ephemeral: 1.0,
         use_lock: 0.2,
@@ -61,6 +70,7 @@ EVERYBODY: Final[Mapping[Activity, float]] = MappingProxyType(
         rest: 0.03,
         stand_still: 0.03,
         end_session: 0.08,
+        end_in_a_hurry: 0.12,
         use_short_session: 0.05,
     }
 )
@@ -69,8 +79,8 @@ ROLES: Final[Sequence[Mapping[Activity, float]]] = (
     MappingProxyType({use_register: 6.0, use_several: 2.0}),
     MappingProxyType({use_key: 6.0, use_watch: 2.0}),
     MappingProxyType({use_lock: 4.0}),
-    MappingProxyType({use_ephemeral: 8.0, end_session: 0.6, rest: 0.3, stand_still: 0.3, use_short_session: 0.6}),
-    MappingProxyType({use_watch: 5.0, move: 1.0}),
+    MappingProxyType({use_ephemeral: 8.0, end_session: 0.4, end_in_a_hurry: 1.0, rest: 0.3, use_short_session: 0.6}),
+    MappingProxyType({use_watch: 4.0, stay_watching: 1.0, move: 1.0}),
     MappingProxyType({use_burst: 3.0, use_sequence: 3.0, move: 0.5}),
 )
 """What some clients do more often: each has one role, and they are dealt out so that none is missing for long."""
