@@ -530,3 +530,16 @@ def test_a_dead_machine_cannot_use_its_disk_and_the_next_one_can() -> None:
     disk.attach(simulation.boot(HOST))
     assert contents(disk) == {"file": b"abc"}
     assert disk.ops_until_death is None
+
+
+def test_the_countdown_to_death_may_begin_with_a_change_of_a_name() -> None:
+    simulation, disk = Simulation(), with_file(b"abc")
+    disk.attach(simulation.boot(HOST))
+    file = disk.open("file")
+    disk.ops_until_death, disk.names_until_countdown = 1, 2
+    disk.rename("file", "other")
+    file.write_at(0, b"xyz")
+    disk.open("new", create=True)
+    file.write_at(0, b"123")
+    with pytest.raises(MachineLost):
+        file.write_at(0, b"456")

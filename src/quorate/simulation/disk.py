@@ -8,7 +8,8 @@
 
 Every unsynced write survives a loss of power whole, not at all, or some of its 512-byte sectors, each whatever
 becomes of the others.  Every unsynced change of a name survives or not.  `ops_until_death` cuts the power in the
-middle of whatever the machine does: before the operation on the disk that it counts down to.
+middle of whatever the machine does: before the operation on the disk that it counts down to.  It counts at once, or
+from a change of a name on (`names_until_countdown`): what recovery has to cope with lies around those.
 """
 
 from __future__ import annotations
@@ -141,6 +142,8 @@ class SimulatedDisk:
         """Syncs raise EIO."""
         self.ops_until_death: int | None = None
         """Operations until the machine loses its power in the middle of one."""
+        self.names_until_countdown = 0
+        """Changes of names before those operations are counted."""
         self.life = 0
         """Counts the lives of machines on this disk: files of an earlier one are dead."""
         self.sync_count = 0
@@ -219,6 +222,7 @@ class SimulatedDisk:
         self.life += 1
         self._machine = None
         self.ops_until_death = None
+        self.names_until_countdown = 0
 
     def lose_power(self, random: Random) -> int:
         """Afterwards everything on the disk is durable, and what was not synced is as `random` decides.
@@ -264,7 +268,7 @@ class SimulatedDisk:
             return
         if not machine.alive:
             raise MachineLost(machine.host)
-        if self.ops_until_death is not None:
+        if self.ops_until_death is not None and not self.names_until_countdown:
             self.ops_until_death -= 1
             if self.ops_until_death < 0:
                 self.ops_until_death = None
@@ -315,6 +319,8 @@ class SimulatedDisk:
 
     def _note(self, folder: str, names: dict[str, _Content | None]) -> None:
         self._name_changes.setdefault(folder, []).append(_NameChange(names))
+        if self.names_until_countdown:
+            self.names_until_countdown -= 1
 
 
 def _settle(content: _Content, random: Random) -> None:

@@ -222,15 +222,20 @@ class World:
 
         return end
 
-    def cut_power_after(self, node: int, operations: int, acted: Callable[[], None]) -> End | None:
+    def cut_power_after(
+        self, node: int, operations: int, acted: Callable[[], None], *, name_changes: int = 0
+    ) -> End | None:
         """Let a node lose its power in the middle of an operation on its disk; it stays down until the end.
 
+        The operations are counted once so many names have changed: files that appear, are renamed, or go.
         `acted` is called when that happens.
         """
         if node in self._doomed or not self.cluster.is_up(node):
             return None
         held: list[End] = []
-        self.cluster.disks[node].ops_until_death = operations
+        disk = self.cluster.disks[node]
+        disk.ops_until_death = operations
+        disk.names_until_countdown = name_changes
 
         def died() -> None:
             held.append(self.hold_down(node))
@@ -239,7 +244,8 @@ class World:
         def end() -> None:
             if self._doomed.get(node) is died:
                 del self._doomed[node]
-                self.cluster.disks[node].ops_until_death = None
+                disk.ops_until_death = None
+                disk.names_until_countdown = 0
             for release in held:
                 release()
 

@@ -32,6 +32,8 @@ from quorate.simulation.store_agreement import StoreAgreement
 _owner_in: Final = Struct(">44xq").unpack_from
 """The ephemeralOwner of `protocol.STAT`."""
 _encode: Final = msgspec.msgpack.encode
+NODES_PER_SLICE: Final = 8
+"""A simulated store is small; its snapshots shall have many slices, so that writes come in between."""
 
 
 def observed_zookeeper(agreement: StoreAgreement, node: NodeId) -> Service:
@@ -61,7 +63,9 @@ class ObservedStore(Store):
 
     def snapshot(self) -> SnapshotWriter:
         self.look()
-        return super().snapshot()
+        writer = super().snapshot()
+        writer.nodes_per_slice = NODES_PER_SLICE
+        return writer
 
     def _install(self, loaded: Loaded) -> None:
         super()._install(loaded)

@@ -121,11 +121,10 @@ def test_znodes_that_changed_after_the_walk_had_passed_may_come_twice() -> None:
     writer.create(b"/a", b"old")
     expected = writer.store.digest()
     writing = writer.store.snapshot()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "_NODES_PER_SLICE", 1)
-        slices = [next(writing) for _ in range(5)]
-        writer.set_data(b"/a", b"new")
-        slices += writing
+    writing.nodes_per_slice = 1
+    slices = [next(writing) for _ in range(5)]
+    writer.set_data(b"/a", b"new")
+    slices += writing
     assert sum(slice_.count(b"old") for slice_ in slices) == 2
     assert restored(slices).digest() == expected
 

@@ -340,9 +340,18 @@ class Connection(asyncio.Protocol):
         if len(data) < 12:
             self.needed_bytes = 12
             return 0
-        self.reply(FRAME_HEAD.unpack_from(data)[1], ErrorCode.SESSION_MOVED)
-        self.close()
+        self._say_moved(FRAME_HEAD.unpack_from(data)[1])
         return len(data)
+
+    def _say_moved(self, xid: int) -> None:
+        """Close with SESSION_MOVED, and no zxid in the header.
+
+        A client asks its next server only for events after the last zxid that it was shown (setWatches).  This
+        connection no longer sends any, so it must not show one.
+        """
+        self.out.append(REPLY_HEAD.pack(REPLY_HEADER_BYTES, xid, 0, ErrorCode.SESSION_MOVED))
+        self.door.schedule(self)
+        self.close()
 
     # --- replies -------------------------------------------------------------------------
 
@@ -366,8 +375,7 @@ class Connection(asyncio.Protocol):
 
     def _finish_sync(self, xid: int, body: bytes, passed: bool) -> None:
         if self.phase is Phase.MOVED:
-            self.reply(xid, ErrorCode.SESSION_MOVED)
-            self.close()
+            self._say_moved(xid)
         elif self.phase is Phase.OPEN and passed:
             self.reply(xid, ErrorCode.OK, body)
             self.unstall(Stall.BARRIER)
@@ -376,7 +384,9 @@ class Connection(asyncio.Protocol):
 
     def finish_out_of_turn(self, write: Write, code: int) -> None:
         """A write was refused.  Earlier writes may still be unanswered; then its reply waits for theirs."""
-        write.reply = REPLY_HEAD.pack(REPLY_HEADER_BYTES, write.xid, self.door.store.zxid, code)
+        # A connection that gets no events any more shows no zxid either (`_say_moved`).
+        zxid = 0 if self.phase is Phase.MOVED else self.door.store.zxid
+        write.reply = REPLY_HEAD.pack(REPLY_HEADER_BYTES, write.xid, zxid, code)
         self.finish_ready()
 
     def finish_ready(self) -> None:

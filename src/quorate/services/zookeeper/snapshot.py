@@ -89,9 +89,10 @@ _Slice: TypeAlias = Head | Sessions | Families | Preimages
 class _SliceBuilder:
     """Gathers znodes until a slice is full."""
 
-    __slots__ = ("_acl_indexes", "_encode", "_families", "data_bytes", "visited")
+    __slots__ = ("_acl_indexes", "_encode", "_families", "_nodes_per_slice", "data_bytes", "visited")
 
-    def __init__(self) -> None:
+    def __init__(self, nodes_per_slice: int) -> None:
+        self._nodes_per_slice = nodes_per_slice
         self._encode = msgspec.msgpack.Encoder().encode
         self._clear()
 
@@ -115,7 +116,7 @@ class _SliceBuilder:
         self.data_bytes += len(data_buffer)
 
     def full(self) -> bool:
-        return self.visited >= _NODES_PER_SLICE or self.data_bytes >= _DATA_BYTES_PER_SLICE
+        return self.visited >= self._nodes_per_slice or self.data_bytes >= _DATA_BYTES_PER_SLICE
 
     def take(self) -> bytes:
         slice_ = self._encode(Families(list(self._acl_indexes), self._families))
@@ -132,6 +133,8 @@ class SnapshotWriter:
     """The slices of a snapshot of the moment at which this was made.  `close` it unless it is exhausted."""
 
     def __init__(self, tree: Tree, sessions: list[Session], zxid: int, time_ms: int) -> None:
+        self.nodes_per_slice = _NODES_PER_SLICE
+        """Where the tree is small, fewer make a snapshot of many slices; set it before the first is taken."""
         self._tree = tree
         self._sessions = sessions
         self._zxid_bytes = zxid.to_bytes(8, "big")
@@ -165,12 +168,12 @@ class SnapshotWriter:
         for start in range(0, len(self._sessions), _SESSIONS_PER_SLICE):
             yield encode(Sessions(self._sessions[start : start + _SESSIONS_PER_SLICE]))
         yield from self._write_tree()
-        yield from _write_preimages(self._end_walk())
+        yield from _write_preimages(self._end_walk(), self.nodes_per_slice)
 
     def _write_tree(self) -> Iterator[bytes]:
         overlay = self._tree.overlay
         assert overlay is not None
-        builder = _SliceBuilder()
+        builder = _SliceBuilder(self.nodes_per_slice)
         parents = [(b"", self._tree.root)]
         while parents:
             path, parent = parents.pop()
@@ -193,8 +196,8 @@ class SnapshotWriter:
         yield builder.take()
 
 
-def _write_preimages(overlay: dict[bytes, Preimage]) -> Iterator[bytes]:
-    builder = _SliceBuilder()
+def _write_preimages(overlay: dict[bytes, Preimage], nodes_per_slice: int) -> Iterator[bytes]:
+    builder = _SliceBuilder(nodes_per_slice)
     nodes = Nodes([], [], [], [])
     for path, image in overlay.items():
         builder.visited += 1

@@ -9,7 +9,7 @@ from quorate.simulation.faults.base import Fault, Setting
 from quorate.simulation.faults.clocks import ClockJump, ClockSkew
 from quorate.simulation.faults.coups import Coup
 from quorate.simulation.faults.crashes import Crash, Pause, PowerLoss, PowerLossInOperation, Stop
-from quorate.simulation.faults.disks import Corruption, FailingDisk, FullDisk, SlowDisk
+from quorate.simulation.faults.disks import Corruption, FailingDisk, FullDisk, PowerLossAmidNames, SlowDisk
 from quorate.simulation.faults.network import Delay, Duplication, Loss, MessageLoss, Reordering, Resets, SplitReads
 from quorate.simulation.faults.partitions import Bridge, ClientCut, Flapping, Halves, Isolation, OneWay
 from quorate.simulation.faults.snapshots import Snapshot
@@ -31,6 +31,7 @@ _ALL: tuple[Fault, ...] = (
     Crash(),
     PowerLoss(),
     PowerLossInOperation(),
+    PowerLossAmidNames(),
     Stop(),
     Pause(),
     Coup(),

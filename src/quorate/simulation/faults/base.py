@@ -51,6 +51,15 @@ class Setting:
         return random.choice([self.victim(random), self.victim(random), self.victim(random), "majority", "all"])
 
 
+@dataclass(frozen=True, slots=True)
+class FaultSequence:
+    """`draw` makes injections of the faults in `parts`, which need as much time as `length_s` says, at least."""
+
+    parts: frozenset[str]
+    length_s: tuple[float, float]
+    draw: Callable[[Random, Setting], list[Injection]]
+
+
 class Fault(Protocol):
     """One way in which the world is unkind."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from random import Random
 
 from quorate.simulation.conditions import End
@@ -59,6 +60,30 @@ class FailingDisk:
         nodes = world.resolve(injection)
         world.acted(injection, str(nodes))
         return all_of([world.conditions.fail_syncs(node) for node in nodes])
+
+
+class PowerLossAmidNames:
+    """What recovery must cope with lies around changes of names: of them there are few, and many other operations."""
+
+    name = "power-loss-amid-names"
+    about = "machines lose their power soon after a file has appeared, was renamed or is gone"
+    mild = None
+
+    def draw(self, random: Random, setting: Setting) -> list[Injection]:
+        changes = float(random.randint(1, 6))
+        return [setting.injection(random, self.name, (0.5, 5.0), setting.victims(random), changes)]
+
+    def begin(self, world: World, injection: Injection) -> End | None:
+        """With one of the operations that follow the change of a name that `amount` counts down to."""
+        random = world.random_of(injection)
+        ends = []
+        for node in world.resolve(injection):
+            operations = random.choice([0, 0, 0, 1, 1, 2, 3, 5])
+            acted = partial(world.acted, injection, f"node-{node}")
+            end = world.cut_power_after(node, operations, acted, name_changes=int(injection.amount))
+            if end is not None:
+                ends.append(end)
+        return all_of(ends)
 
 
 class Corruption:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
-from quorate.simulation.faults.base import Setting
+from quorate.simulation.faults.base import FaultSequence, Setting
 from quorate.simulation.faults.sequences_storage import STORAGE_SEQUENCES
 from quorate.simulation.plan import Injection
-
-
-@dataclass(frozen=True, slots=True)
-class FaultSequence:
-    """`draw` makes injections of the faults in `parts`, which need as much time as `length_s` says, at least."""
-
-    parts: frozenset[str]
-    length_s: tuple[float, float]
-    draw: Callable[[Random, Setting], list[Injection]]
 
 
 def _isolated_leader_then_crash(random: Random, bout: Setting) -> list[Injection]:
@@ -139,5 +128,5 @@ SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"crash", "power-loss-in-operation"}), (3.0, 5.0), _votes_forgotten),
     FaultSequence(frozenset({"partition-isolation", "partition-one-way"}), (3.0, 7.0), _one_after_the_other),
     FaultSequence(frozenset({"coup", "slow-disk"}), (2.0, 6.0), _coups_amid_slow_syncs),
-    *(FaultSequence(*parts) for parts in STORAGE_SEQUENCES),
+    *STORAGE_SEQUENCES,
 )

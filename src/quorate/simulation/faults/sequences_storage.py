@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from random import Random
 
-from quorate.simulation.faults.base import Setting
+from quorate.simulation.faults.base import FaultSequence, Setting
 from quorate.simulation.plan import Injection
 
 
@@ -58,6 +57,16 @@ def _snapshot_on_a_slow_disk(random: Random, bout: Setting) -> list[Injection]:
     ]
 
 
+def _power_loss_amid_the_names_of_a_snapshot(random: Random, bout: Setting) -> list[Injection]:
+    """It appears, is renamed, the one before it goes, and the log's segments that it stands for."""
+    target = random.choice([bout.victim(random), "majority", "all"])
+    for_s = random.uniform(0.5, bout.end_s - bout.begin_s)
+    return [
+        Injection("power-loss-amid-names", bout.begin_s, for_s, target, float(random.randint(1, 6))),
+        Injection("snapshot", bout.begin_s + 0.001, 0.0, "all"),
+    ]
+
+
 def _short_absence_behind_a_snapshot(random: Random, bout: Setting) -> list[Injection]:
     """A node is away from its peers too long for its log, and not too long for its clients, who stay."""
     away_s = random.uniform(2.0, 4.0)
@@ -78,12 +87,15 @@ def _one_node_is_slow(random: Random, bout: Setting) -> list[Injection]:
     ]
 
 
-STORAGE_SEQUENCES: tuple[
-    tuple[frozenset[str], tuple[float, float], Callable[[Random, Setting], list[Injection]]], ...
-] = (
-    (frozenset({"slow-disk", "power-loss"}), (2.5, 4.0), _power_loss_while_syncs_are_slow),
-    (frozenset({"slow-disk", "crash", "partition-isolation"}), (3.0, 6.0), _leaders_lost_while_syncs_are_slow),
-    (frozenset({"slow-disk", "snapshot", "crash", "power-loss"}), (2.5, 4.0), _snapshot_on_a_slow_disk),
-    (frozenset({"snapshot", "partition-isolation"}), (4.0, 6.0), _short_absence_behind_a_snapshot),
-    (frozenset({"delay", "slow-disk"}), (3.0, 6.0), _one_node_is_slow),
+STORAGE_SEQUENCES: tuple[FaultSequence, ...] = (
+    FaultSequence(frozenset({"slow-disk", "power-loss"}), (2.5, 4.0), _power_loss_while_syncs_are_slow),
+    FaultSequence(
+        frozenset({"slow-disk", "crash", "partition-isolation"}), (3.0, 6.0), _leaders_lost_while_syncs_are_slow
+    ),
+    FaultSequence(frozenset({"slow-disk", "snapshot", "crash", "power-loss"}), (2.5, 4.0), _snapshot_on_a_slow_disk),
+    FaultSequence(
+        frozenset({"snapshot", "power-loss-amid-names"}), (1.0, 3.0), _power_loss_amid_the_names_of_a_snapshot
+    ),
+    FaultSequence(frozenset({"snapshot", "partition-isolation"}), (4.0, 6.0), _short_absence_behind_a_snapshot),
+    FaultSequence(frozenset({"delay", "slow-disk"}), (3.0, 6.0), _one_node_is_slow),
 )
