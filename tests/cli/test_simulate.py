@@ -59,6 +59,10 @@ def draw(seed: int, settings: Plan) -> Plan:
     )
 
 
+def problem_of_injection(injection: Injection) -> str:
+    return "" if injection.fault in FAULTS else f"there is no fault {injection.fault!r}"
+
+
 @dataclass
 class Fake:
     """Calls the command with a laboratory in which everything is planted."""
@@ -75,7 +79,7 @@ class Fake:
 @pytest.fixture
 def simulate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     monkeypatch.chdir(tmp_path)
-    return Fake(monkeypatch, Laboratory(run_well, draw, FAULTS, ("zookeeper",), ()))
+    return Fake(monkeypatch, Laboratory(run_well, draw, FAULTS, problem_of_injection, ("zookeeper",), ()))
 
 
 # --- options -------------------------------------------------------------------------------------
@@ -106,18 +110,27 @@ def test_the_faults_are_listed_with_a_line_each(simulate: Fake) -> None:
         ("--plan good.json --seed 7", "--seed and --plan contradict each other"),
         ("--plan good.json --faults all", "--faults and --plan contradict each other"),
         ("--plan bad.json", "bad.json is not a plan of the simulator"),
-        ("--plan strange.json", "strange.json: there is no fault 'flood'; known are: crash, delay, poison"),
+        ("--rate nan", "nan is no number that one can count to"),
+        ("--duration nan", "nan is no number that one can count to"),
+        ("--trace x --diagram ../{folder}/x", "--trace and --diagram are the same file"),
+        ("--plan good.json --trace good.json", "--plan and --trace are the same file"),
+        ("--output /proc", "cannot write in /proc: "),
+        ("--plan strange.json", "strange.json: injections[0]: there is no fault 'flood'"),
+        ("--plan drawn.json", "drawn.json: faults: there is no fault 'flood'; known are: crash, delay, poison"),
+        ("--plan far.json", "far.json: injections[0] (crash): target '7': there is no node 7; they are from 0 to 2"),
         ("--plan other.json", "protocol 'telepathy' is none of: raft"),
-        ("--plan none.json", "0 nodes; there may be 1 to"),
+        ("--plan none.json", "nodes is 0; there may be 1 to"),
     ],
 )
 def test_wrong_options_are_told_in_one_message(simulate: Fake, arguments: str, message: str) -> None:
     write_plan(Plan(seed=1), Path("good.json"))
     Path("bad.json").write_text('{"seed": "one"}')
     write_plan(Plan(seed=1, injections=(Injection("flood", 1.0, 1.0),)), Path("strange.json"))
+    write_plan(Plan(seed=1, faults=("flood",)), Path("drawn.json"))
+    write_plan(Plan(seed=1, injections=(Injection("crash", 1.0, 1.0, "7"),)), Path("far.json"))
     write_plan(Plan(seed=1, protocol="telepathy"), Path("other.json"))
     write_plan(Plan(seed=1, nodes=0), Path("none.json"))
-    result = simulate(*arguments.split())
+    result = simulate(*arguments.format(folder=Path.cwd().name).split())
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
@@ -160,8 +173,21 @@ def test_trace_and_diagram_of_a_run_that_went_well(simulate: Fake) -> None:
 def test_a_file_that_cannot_be_written_is_an_error(simulate: Fake) -> None:
     Path("taken").mkdir()
     result = simulate("--trace", "taken", "--faults", "none")
+    assert result.exit_code == 2
+    assert "Error: cannot write taken: Is a directory\n" in result.stderr
+    result = simulate("--trace", "/dev/full", "--diagram", "run.html", "--faults", "none", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["unwritten"] == ["cannot write /dev/full: No space left on device"]
+    assert result.stderr.endswith("Error: cannot write /dev/full: No space left on device\n")
+    assert Path("run.html").exists()
+
+
+def test_a_violation_counts_for_more_than_a_file_that_cannot_be_written(simulate: Fake) -> None:
+    Path("quorate-failure-5.plan.json").mkdir()
+    result = simulate("--seed", "5", "--no-shrink", run=run_poisoned)
     assert result.exit_code == 1
-    assert result.output.startswith("Error: cannot write taken: Is a directory")
+    assert "Error: cannot write quorate-failure-5.plan.json: Is a directory\n" in result.stderr
+    assert "  trace    quorate-failure-5.trace.jsonl\n" in result.stdout
 
 
 # --- coverage ------------------------------------------------------------------------------------
@@ -176,9 +202,27 @@ def test_a_campaign_with_all_faults_must_exercise_everything(simulate: Fake) -> 
     assert "NOT EXERCISED in 20 runs: watches fired, snapshots sent\n" in result.output
 
 
-@pytest.mark.parametrize("arguments", [("--seeds", "19", "--faults", "all"), ("--seeds", "20", "--faults", "crash")])
-def test_smaller_campaigns_need_not(simulate: Fake, arguments: tuple[str, ...]) -> None:
-    assert simulate(*arguments, required=("snapshots sent",)).exit_code == 0
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--seeds 19 --faults all",
+        "--seeds 20 --faults crash",
+        "--seeds 20 --nodes 2",
+        "--seeds 20 --nodes 1",
+        "--seeds 20 --duration 59",
+    ],
+)
+def test_smaller_campaigns_need_not(simulate: Fake, arguments: str) -> None:
+    assert simulate(*arguments.split(), required=("snapshots sent",)).exit_code == 0
+
+
+def test_in_a_hundred_runs_every_fault_must_act(simulate: Fake) -> None:
+    """Poison comes from seed 5 on, but never in these."""
+    assert simulate("--seeds", "99", "--seed", "-99").exit_code == 0
+    result = simulate("--seeds", "100", "--seed", "-100")
+    assert result.exit_code == 1
+    assert "NOT EXERCISED in 100 runs: fault poison\n" in result.output
+    assert simulate("--seeds", "100", "--seed", "-94").exit_code == 0
 
 
 # --- violations ----------------------------------------------------------------------------------
@@ -318,10 +362,11 @@ def test_ctrl_c_while_shrinking_leaves_the_smallest_plan_so_far(
 
 INTERRUPTED = """
 from quorate.cli import main, progress, simulate
-from tests.cli.test_simulate import FAULTS, draw
+from tests.cli.test_simulate import FAULTS, draw, problem_of_injection
 from tests.simulation.fake_runs import run_without_end
 progress.LINE_S = 0.0
-simulate.load_laboratory = lambda: simulate.Laboratory(run_without_end, draw, FAULTS, ("zookeeper",), ())
+simulate.load_laboratory = lambda: simulate.Laboratory(
+    run_without_end, draw, FAULTS, problem_of_injection, ("zookeeper",), ())
 main.main(["simulate", "--seeds", "3", "--jobs", "2", "--faults", "none"], prog_name="quorate")
 """
 

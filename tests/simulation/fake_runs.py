@@ -65,6 +65,14 @@ def run_poisoned(plan: Plan, *, record: bool = False) -> Outcome:
     return outcome
 
 
+def run_found_in_the_end(plan: Plan, *, record: bool = False) -> Outcome:
+    """What a client had seen turns out to be wrong."""
+    outcome = run_well(plan, record=record)
+    text = "invalid as a lock:\nclient-0/1 acquire from 1.0 on: nobody knows the outcome"
+    outcome.violation = Violation("linearizability", text, "client-0", 1.8)
+    return outcome
+
+
 def run_when_crash_of_0_precedes_poison(plan: Plan, *, record: bool = False) -> Outcome:
     """Two injections together do it."""
     outcome = run_well(plan, record=record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from examples.simulate_counter import Counter, counts_each_increment_once, increment, read_at_the_end
@@ -254,6 +255,42 @@ def test_a_wrong_lock_on_zookeeper_is_caught() -> None:
 def test_unknown_names_are_told(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"'{value}': expected"):
         own_code.simulate()(increment, state_machine=Counter, **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"seeds": 0}, "seeds: 0; give how many there are, at least 1, or a list of them"),
+        ({"seeds": -3}, "seeds: -3; "),
+        ({"seeds": []}, r"seeds: \[\]; "),
+        ({"clients": 0}, "clients is 0; there may be 1 to 250"),
+        ({"clients": -1}, "clients is -1"),
+        ({"nodes": 0}, "nodes is 0; there may be 1 to 9"),
+        ({"nodes": 50}, "nodes is 50"),
+        ({"protocol": "zab"}, "protocol 'zab' is none of: raft"),
+        ({"duration_s": 0}, "duration_s is 0; it must be more than 0"),
+        ({"duration_s": -1}, "duration_s is -1"),
+        ({"duration_s": float("nan")}, "duration_s is nan"),
+    ],
+)
+def test_what_makes_no_run_does_not_pass(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        own_code.simulate()(increment, state_machine=Counter, **options)  # type: ignore[arg-type]
+
+
+def test_no_seed_on_the_command_line_does_not_pass() -> None:
+    with pytest.raises(ValueError, match="seeds: none, on the command line"):
+        replace(own_code.simulate(), seeds=())(increment, state_machine=Counter)
+
+
+def test_a_check_may_say_one_text() -> None:
+    def says_one_text(_: object) -> str:
+        return "wrong all over"
+
+    with pytest.raises(Failed, match="  seen     wrong all over\n"):
+        own_code.simulate()(
+            increment, state_machine=Counter, check=says_one_text, seeds=1, duration_s=1, faults="none", shrink_tries=0
+        )
 
 
 def test_it_does_not_run_within_another_event_loop() -> None:

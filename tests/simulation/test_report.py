@@ -21,11 +21,12 @@ from quorate.simulation.report import (
     first_line,
     record,
     render_missing,
+    render_seen,
     render_totals,
     render_violation,
 )
 from quorate.simulation.trace import Trace
-from tests.simulation.fake_runs import CULPRIT, run_poisoned, run_raising, run_well
+from tests.simulation.fake_runs import CULPRIT, run_found_in_the_end, run_poisoned, run_raising, run_well
 
 ALL = ("crash", "delay", "loss")
 
@@ -99,7 +100,7 @@ def test_recording_writes_the_trace_and_the_page_and_draws(tmp_path: Path) -> No
     plan = Plan(seed=7, injections=(CULPRIT,))
     trace, page = tmp_path / "run.jsonl", tmp_path / "run.html"
     recorded = record(run_poisoned, Recording(plan, "quorate simulate --seed 7", 100, trace, page))
-    assert (recorded.summary.check, recorded.problem) == ("poisoned", "")
+    assert (recorded.summary.check, recorded.unwritten) == ("poisoned", ())
     assert "poisoned: somebody drank it" in recorded.diagram
     with trace.open("rb") as file:
         assert [event.kind for event in Trace.read(file).events] == ["send", "receive", "invoke", "violation"]
@@ -125,5 +126,31 @@ def test_recording_bears_a_run_that_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_recording_says_which_file_it_could_not_write(tmp_path: Path) -> None:
     recorded = record(run_well, Recording(Plan(seed=7), "", 100, tmp_path))
-    assert recorded.problem == f"cannot write {tmp_path}: Is a directory"
+    assert recorded.unwritten == (f"cannot write {tmp_path}: Is a directory",)
     assert recorded.diagram
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_other_file_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "run.html"
+    recorded = record(run_well, Recording(Plan(seed=7), "", 100, Path("/dev/full"), page))
+    assert recorded.unwritten == ("cannot write /dev/full: No space left on device",)
+    assert page.exists()
+
+
+def test_a_violation_that_was_found_in_the_end_is_drawn_below_the_event_that_showed_it() -> None:
+    recorded = record(run_found_in_the_end, Recording(Plan(seed=7), "", 160, ascii_only=True))
+    *_, event, verdict = recorded.diagram.splitlines()
+    assert event.endswith("invoke: write x")
+    assert "VIOLATION: linearizability: invalid as a lock: client-0/1 acquire from 1.0 on: nobody" in verdict
+    assert verdict.index("!") == event.index("o")
+
+
+def test_what_was_seen_is_wrapped_and_not_cut() -> None:
+    text = "invalid as a lock:\n" + "word " * 50 + "END"
+    assert render_seen(text).splitlines()[0] == "  seen     invalid as a lock:"
+    assert render_seen(text).endswith("END")
+    told = render_violation(Summary(Plan(seed=3), "linearizability", text), "repeat")
+    assert "END\n  repeat   repeat" in told
+    assert max(map(len, told.splitlines())) <= 111
+    assert render_seen("line\n" * 50).endswith("... and 30 lines more")
+    assert render_seen("Traceback (most recent call last):\n  File ...\nKeyError: 3\n") == "  seen     KeyError: 3"

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TextIO
 
 import click
+import msgspec
 from click.core import ParameterSource
 
-from quorate.cli.errors import EXIT_FAILURE, CommandError
+from quorate.cli.errors import EXIT_FAILURE
 from quorate.cli.progress import REWRITE_S, ProgressLine
 from quorate.cli.tables import render_table
 from quorate.node.config import MAX_MEMBERS, PROTOCOLS
 from quorate.simulation import report
-from quorate.simulation.campaign import COVERAGE_RUNS, DETERMINISM, Runner, Summary, Totals, campaign, time_limit_s
-from quorate.simulation.plan import Plan, read_plan, write_plan
+from quorate.simulation.campaign import (
+    COVERAGE_NODES,
+    COVERAGE_RUNS,
+    COVERAGE_S,
+    DETERMINISM,
+    EVERY_FAULT_RUNS,
+    Runner,
+    Summary,
+    Totals,
+    campaign,
+    time_limit_s,
+)
+from quorate.simulation.plan import (
+    MOST_CLIENTS,
+    MOST_DURATION_S,
+    MOST_OPERATIONS_PER_S,
+    Injection,
+    Plan,
+    problem_of,
+    read_plan,
+    write_plan,
+)
 from quorate.simulation.report import Recorded, Recording
 from quorate.simulation.shrink import Progress, shrink
 from quorate.simulation.workers import HANG, Lost, Workers
 
+EXIT_UNWRITTEN = 2
+"""Of a wrong option, too: that of the file."""
 EXIT_INTERRUPTED = 130
 NARROWEST, USUAL_WIDTH, WIDEST = 80, 120, 200
 """Letters that a line of a diagram has at least, where there is no terminal, and at most."""
@@ -57,10 +83,14 @@ one command. Ctrl-C ends a campaign and shows how far it came.
 
 \b
 Exit codes:
-  0    no check was violated, and a campaign of 20 runs or more with all faults exercised everything
+  0    no check was violated, and a campaign that had to exercise everything did
   1    a violation, or something was not exercised
-  2    wrong options, or a file that is no plan
+  2    wrong options, a file that is no plan, or a file that could not be written
   130  ended by Ctrl-C
+
+\b
+A campaign must exercise everything (elections, snapshots, torn writes ...) if it has all faults, 3 nodes or
+more, and 20 runs or more with 1200 simulated seconds in all; from 100 such runs on, every fault must act.
 
 docs/simulation.md says what is simulated and how to read a failure.
 """
@@ -75,6 +105,8 @@ class Laboratory:
     """The plan of a seed, with the settings of another plan."""
     faults: Mapping[str, str]
     """Name -> what it does, in a line."""
+    problem_of_injection: Callable[[Injection], str]
+    """Why there can be no such fault; "" where there can."""
     services: tuple[str, ...]
     required_coverage: tuple[str, ...]
 
@@ -82,6 +114,7 @@ class Laboratory:
 def load_laboratory() -> Laboratory:
     """Imported only here: `quorate --help` asks each command for its first line, and must not wait for whole nodes."""
     from quorate.simulation.faults import FAULTS
+    from quorate.simulation.faults.limits import problem_of_injection
     from quorate.simulation.run import REQUIRED_COVERAGE, Options, draw_plan, run
     from quorate.simulation.services import SERVICES
 
@@ -95,10 +128,23 @@ def load_laboratory() -> Laboratory:
             duration_s=settings.duration_s,
             faults=settings.faults,
         )
-        return draw_plan(seed, options)
+        plan = draw_plan(seed, options)
+        # A very short run is over before some of its faults.  They have no length then, which no plan may say.
+        begun = tuple(injection for injection in plan.injections if injection.at_s < plan.duration_s)
+        return msgspec.structs.replace(plan, injections=begun)
 
     about = {name: fault.about for name, fault in FAULTS.items()}
-    return Laboratory(run, draw, about, tuple(SERVICES), REQUIRED_COVERAGE)
+    return Laboratory(run, draw, about, problem_of_injection, tuple(SERVICES), REQUIRED_COVERAGE)
+
+
+class FiniteRange(click.FloatRange):
+    """NaN is in every range, as it is neither below nor above it."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that one can count to.", param, ctx)
+        return number
 
 
 @click.command(epilog=EPILOG)
@@ -112,11 +158,16 @@ def load_laboratory() -> Laboratory:
     "--nodes", type=click.IntRange(1, MAX_MEMBERS), default=3, show_default=True, metavar="N", help="How many nodes."
 )
 @click.option(
-    "--clients", type=click.IntRange(1, 250), default=10, show_default=True, metavar="N", help="Clients at a time."
+    "--clients",
+    type=click.IntRange(1, MOST_CLIENTS),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Clients at a time.",
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 100_000, min_open=True),
+    type=FiniteRange(0, MOST_OPERATIONS_PER_S, min_open=True),
     default=100.0,
     show_default=True,
     metavar="N",
@@ -124,7 +175,7 @@ def load_laboratory() -> Laboratory:
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(0, 1_000_000, min_open=True),
+    type=FiniteRange(0, MOST_DURATION_S, min_open=True),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -214,9 +265,7 @@ def simulate(
         )
         if problem := _problem_of(settings, laboratory):
             raise click.UsageError(problem)
-    for folder in {output, *(file.parent for file in (trace, diagram) if file is not None)}:
-        if not folder.is_dir():
-            raise click.UsageError(f"{folder} is no folder. Make it first, or write elsewhere.")
+    _refuse_unwritable(output, plan_file, trace, diagram)
     request = Request(
         seeds=range(settings.seed, settings.seed + seeds),
         plan_of=lambda number: settings if plan_file is not None else laboratory.draw_plan(number, settings),
@@ -244,6 +293,24 @@ def _refuse_contradictions(ctx: click.Context) -> None:
             raise click.UsageError(f"--{name} is of a single run: leave --seeds and --twice out.")
     if "shrink_tries" in given and ctx.params["shrink"] is False:
         raise click.UsageError("--shrink-tries and --no-shrink contradict each other.")
+
+
+def _refuse_unwritable(output: Path, plan: Path | None, trace: Path | None, diagram: Path | None) -> None:
+    """A long campaign must not end with its failure lost."""
+    for folder in (output, *(file.parent for file in (trace, diagram) if file is not None)):
+        if not folder.is_dir():
+            raise click.UsageError(f"{folder} is no folder. Make it first, or write elsewhere.")
+    named = [(name, file) for name, file in (("plan", plan), ("trace", trace), ("diagram", diagram)) if file]
+    for (one, file), (other, same) in combinations(named, 2):
+        if file.resolve() == same.resolve():
+            raise click.UsageError(f"--{one} and --{other} are the same file: {same}")
+    try:
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise click.UsageError(
+            f"cannot write in {output.absolute()}: {error.strerror}. Choose another --output."
+        ) from error
 
 
 def _parse_faults(text: str, known: Mapping[str, str]) -> tuple[str, ...]:
@@ -274,16 +341,15 @@ def _read_plan(file: Path, laboratory: Laboratory) -> Plan:
 
 def _problem_of(plan: Plan, laboratory: Laboratory) -> str:
     """Why this plan cannot be run here; "" where it can."""
-    if plan.protocol not in PROTOCOLS:
-        return f"protocol {plan.protocol!r} is none of: {', '.join(PROTOCOLS)}"
     if plan.service not in laboratory.services:
         return f"service {plan.service!r} is none of: {', '.join(laboratory.services)}"
-    if not 1 <= plan.nodes <= MAX_MEMBERS:
-        return f"{plan.nodes} nodes; there may be 1 to {MAX_MEMBERS}"
-    for injection in plan.injections:
-        if injection.fault not in laboratory.faults:
-            return f"there is no fault {injection.fault!r}; known are: {', '.join(laboratory.faults)}"
-    return ""
+    for name in plan.faults:
+        if name not in laboratory.faults:
+            return f"faults: there is no fault {name!r}; known are: {', '.join(laboratory.faults)}"
+    for place, injection in enumerate(plan.injections):
+        if problem := laboratory.problem_of_injection(injection):
+            return f"injections[{place}]: {problem}"
+    return problem_of(plan)
 
 
 # --- the call ------------------------------------------------------------------------------------
@@ -332,9 +398,11 @@ class Console:
     started: float = field(default_factory=time.monotonic)
     failures: list[dict[str, object]] = field(default_factory=list)
     """For `--json`."""
+    unwritten: list[str] = field(default_factory=list)
+    """Why a file could not be written, of each."""
 
     def run(self) -> int:
-        """The exit code.  Raises CommandError where a file cannot be written."""
+        """The exit code."""
         interrupted = False
         try:
             self._run_all()
@@ -351,16 +419,21 @@ class Console:
                 interrupted = True
                 self.progress.clear()
                 self._say("Interrupted.")
+        for problem in self.unwritten:
+            click.echo(f"Error: {problem}", err=True)
         if self.request.as_json:
             data = report.as_data(self.totals, real_s) | {
                 "interrupted": interrupted,
                 "missing": missing,
                 "failures": self.failures,
+                "unwritten": self.unwritten,
             }
             click.echo(json.dumps(data, indent=2))
         if interrupted:
             return EXIT_INTERRUPTED
-        return EXIT_FAILURE if self.totals.failures or missing else 0
+        if self.totals.failures or missing:
+            return EXIT_FAILURE
+        return EXIT_UNWRITTEN if self.unwritten else 0
 
     # --- the runs ----------------------------------------------------------------------------
 
@@ -406,8 +479,7 @@ class Console:
         _, _, result = ended[0]
         if isinstance(result, Lost):
             return Recorded(Summary(plan, result.why, result.text), "")
-        if result.problem:
-            raise CommandError(result.problem)
+        self.unwritten += result.unwritten
         return result
 
     # --- what came of them -------------------------------------------------------------------
@@ -417,9 +489,13 @@ class Console:
         seeds, totals = self.request.seeds, self.totals
         if len(seeds) < COVERAGE_RUNS or totals.runs < len(seeds):
             return []
-        if set(self.request.plan_of(seeds[0]).faults) != set(self.laboratory.faults):
+        first = self.request.plan_of(seeds[0])
+        is_small = first.nodes < COVERAGE_NODES or len(seeds) * first.duration_s < COVERAGE_S
+        if is_small or set(first.faults) != set(self.laboratory.faults):
             return []
-        return totals.missing(self.laboratory.required_coverage)
+        every_fault = [f"fault {name}" for name in totals.missing(self.laboratory.faults)]
+        missing = totals.missing(self.laboratory.required_coverage)
+        return missing + (every_fault if len(seeds) >= EVERY_FAULT_RUNS else [])
 
     def _say_totals(self, real_s: float, missing: Sequence[str], interrupted: bool) -> None:
         totals = self.totals
@@ -464,8 +540,7 @@ class Console:
             # Also where Ctrl-C ends the shrinking: what was found so far is worth having.
             if not is_copy:
                 self._say_shrunk(failed, progress)
-                _write(progress.smallest.plan, files.plan)
-                self._say_file("plan", files.plan)
+                self._write_plan(progress.smallest.plan, files.plan)
         told |= {"tries": progress.tries, "smallest": report.describe_size(progress.smallest.plan)}
         self._draw(progress.smallest, files)
         told |= {name: str(file) for name, file in files.named() if file.exists()}
@@ -492,7 +567,7 @@ class Console:
         for injection in after.injections:
             self._say(f"             {report.describe_injection(injection)}")
         if progress.smallest.text != failed.text:
-            self._say(f"  seen     {report.first_line(progress.smallest.text)}")
+            self._say(report.render_seen(progress.smallest.text))
 
     def _draw(self, smallest: Summary, files: Files) -> None:
         command = report.command_of_file(files.plan)
@@ -506,9 +581,17 @@ class Console:
         if recorded.diagram:
             self._say(f"\nThe last relevant events:\n\n{recorded.diagram}\n")
         for name, file in files.named():
-            if name != "plan" and file.exists():
+            if name != "plan" and not any(str(file) in problem for problem in self.unwritten):
                 self._say_file(name, file)
         self._say(f"  repeat   {command}")
+
+    def _write_plan(self, plan: Plan, file: Path) -> None:
+        try:
+            write_plan(plan, file)
+        except OSError as error:
+            self.unwritten.append(f"cannot write {file}: {error.strerror}")
+        else:
+            self._say_file("plan", file)
 
     def _say_file(self, name: str, file: Path) -> None:
         self._say(f"  {name:<8} {file}")
@@ -523,13 +606,6 @@ class Console:
     def _say(self, text: str) -> None:
         if text and not self.request.as_json:
             click.echo(text)
-
-
-def _write(plan: Plan, file: Path) -> None:
-    try:
-        write_plan(plan, file)
-    except OSError as error:
-        raise CommandError(f"cannot write {file}: {error.strerror}") from error
 
 
 def _files_of_seed(request: Request, failed: Summary) -> Files:

@@ -21,8 +21,13 @@ from quorate.simulation.workers import Lost, Workers
 TICK_S = 0.25
 """How often, in real time, somebody who waits for runs is told that time passes."""
 
-COVERAGE_RUNS = 20
-"""A campaign of so many runs must exercise everything."""
+COVERAGE_RUNS, COVERAGE_S, COVERAGE_NODES = 20, 1200.0, 3
+"""A campaign of so many runs, with so many simulated seconds in all, of so many nodes must exercise everything.
+
+With fewer nodes leaders never step down and no node may be damaged; a short run is over before its snapshots.
+"""
+EVERY_FAULT_RUNS = 100
+"""In so many runs every fault must act: each run has but some of them."""
 
 DETERMINISM = "determinism"
 

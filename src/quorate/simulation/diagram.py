@@ -100,7 +100,12 @@ def describe(event: TraceEvent, is_received: bool = True) -> str:
         return f"#{event.message}{f' from {event.peer}' if event.peer else ''}{text}"
     if event.kind == "note":
         return event.text
-    return f"{event.kind.upper() if event.kind == 'violation' else event.kind}{text}"
+    return violation_line(event.text) if event.kind == "violation" else f"{event.kind}{text}"
+
+
+def violation_line(text: str) -> str:
+    """The text of a violation may have several lines, of which the first alone says little."""
+    return "VIOLATION" + (f": {' '.join(text.splitlines())}" if text else "")
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from quorate.simulation.diagram import Arrow, Layout, cells, cut, describe, lay_out, printable
+from quorate.simulation.diagram import Arrow, Layout, cells, cut, describe, lay_out, printable, violation_line
 from quorate.simulation.trace import FAULTS, TraceEvent
 
 TEXT_CELLS: Final = 36
@@ -58,13 +58,24 @@ BOX: Final = Glyphs("│", "┊", "○", "●", "─", "╌", "┼", "▶", "◀
 ASCII: Final = Glyphs("|", ":", "o", "*", "-", ".", "+", ">", "<", "~", "...")
 
 
-def render_text(events: Iterable[TraceEvent], width: int, *, ascii_only: bool = False) -> str:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A violation that was found out only in the end, from what an event had shown."""
+
+    event: TraceEvent
+    text: str
+
+
+def render_text(
+    events: Iterable[TraceEvent], width: int, verdict: Verdict | None = None, *, ascii_only: bool = False
+) -> str:
     """The diagram in lines of at most `width` cells, without a line feed at the end.
 
+    A verdict gets a line below its event.
     `width` is exceeded only where it cannot hold three cells per place and a few letters of text.
     """
     layout = lay_out(events)
-    return "\n".join(_Drawing(layout, width, ASCII if ascii_only else BOX, ascii_only).lines())
+    return "\n".join(_Drawing(layout, width, ASCII if ascii_only else BOX, ascii_only).lines(verdict))
 
 
 class _Drawing:
@@ -92,8 +103,20 @@ class _Drawing:
         text = printable(text)
         return text.encode("ascii", "backslashreplace").decode("ascii") if self._ascii_only else text
 
-    def lines(self) -> list[str]:
-        return [*self._head(), *(self._row(row) for row in range(len(self._layout.events)))]
+    def lines(self, verdict: Verdict | None) -> list[str]:
+        lines = self._head()
+        for row, event in enumerate(self._layout.events):
+            lines.append(self._row(row))
+            if verdict is not None and event.number == verdict.event.number:
+                lines.append(self._verdict(row, verdict))
+        return lines
+
+    def _verdict(self, row: int, verdict: Verdict) -> str:
+        graph = self._lines_of_places(row)
+        if verdict.event.place in self._column:
+            graph[self._column[verdict.event.place]] = self._glyphs.violation
+        text = self._show(violation_line(verdict.text))
+        return self._line("", "", "".join(graph), cut(text, self._text_width, self._glyphs.ellipsis))
 
     def _head(self) -> list[str]:
         """The names of the columns, on as many lines as they need so that none runs into another."""
@@ -125,9 +148,7 @@ class _Drawing:
 
     def _graph(self, row: int, event: TraceEvent) -> list[str]:
         glyphs = self._glyphs
-        graph = [" "] * self._graph_width
-        for place, column in self._column.items():
-            graph[column] = glyphs.down if self._layout.is_down(place, row) else glyphs.line
+        graph = self._lines_of_places(row)
         if row in self._arrivals:
             self._draw_arrival(graph, self._arrivals[row])
         elif row in self._losses:
@@ -138,6 +159,12 @@ class _Drawing:
             head = glyphs.left if is_leftward else glyphs.right
             self._draw_stub(graph, own, [glyphs.dash, head], -1 if is_leftward else 1)
         graph[self._column[event.place]] = glyphs.mark(event.kind)
+        return graph
+
+    def _lines_of_places(self, row: int) -> list[str]:
+        graph = [" "] * self._graph_width
+        for place, column in self._column.items():
+            graph[column] = self._glyphs.down if self._layout.is_down(place, row) else self._glyphs.line
         return graph
 
     def _draw_arrival(self, graph: list[str], arrow: Arrow) -> None:

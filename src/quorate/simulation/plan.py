@@ -19,7 +19,6 @@ from quorate.node.config import MAX_MEMBERS, PROTOCOLS
 from quorate.simulation.trace import Trace
 from quorate.simulation.violation import Violation
 
-
 MOST_CLIENTS = 250
 """Each is the last part of an address, and one number more is for whoever looks in the end."""
 MOST_OPERATIONS_PER_S = 100_000.0

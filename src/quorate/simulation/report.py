@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from quorate.simulation.campaign import Runner, Summary, Totals, summary_of
 from quorate.simulation.diagram_html import Report, render_html
-from quorate.simulation.diagram_text import render_text
+from quorate.simulation.diagram_text import Verdict, render_text
 from quorate.simulation.plan import Injection, Outcome, Plan
 from quorate.simulation.shrink import clients_of
 from quorate.simulation.trace import Trace, TraceEvent, relevant
@@ -21,7 +22,10 @@ TEXT_EVENTS = 60
 PAGE_EVENTS = 400
 """Events of a diagram as a page."""
 MAX_TEXT = 100
-"""Letters of a violation in a table."""
+"""Letters of a violation in a table, and of a line of its text elsewhere."""
+MAX_LINES = 20
+"""Of the text of a violation that is told a second time."""
+SEEN = "  seen     "
 
 
 # --- one run, recorded ---------------------------------------------------------------------------
@@ -48,8 +52,8 @@ class Recorded:
     summary: Summary
     diagram: str
     """The last relevant events as text; "" where there is no trace."""
-    problem: str = ""
-    """Why a file could not be written; "" where all were."""
+    unwritten: tuple[str, ...] = ()
+    """Why a file could not be written, of each."""
 
 
 def record(run: Runner, recording: Recording) -> Recorded:
@@ -64,23 +68,30 @@ def record(run: Runner, recording: Recording) -> Recorded:
     if outcome.trace is None or around is None:
         return Recorded(summary, "")
     events = relevant(outcome.trace, around, TEXT_EVENTS)
-    diagram = render_text(events, recording.width, ascii_only=recording.ascii_only)
-    try:
-        _write(recording, summary, outcome.trace, around)
-    except OSError as error:
-        return Recorded(summary, diagram, f"cannot write {error.filename}: {error.strerror}")
-    return Recorded(summary, diagram)
+    # A violation that was found in the end is no event of its own.
+    verdict = Verdict(around, str(outcome.violation)) if outcome.violation and around.kind != "violation" else None
+    diagram = render_text(events, recording.width, verdict, ascii_only=recording.ascii_only)
+    unwritten = []
+    for file, write in ((recording.trace, _write_trace), (recording.page, _write_page)):
+        if file is None:
+            continue
+        try:
+            write(file, recording, summary, outcome.trace, around)
+        except OSError as error:
+            unwritten.append(f"cannot write {file}: {error.strerror}")
+    return Recorded(summary, diagram, tuple(unwritten))
 
 
-def _write(recording: Recording, summary: Summary, trace: Trace, around: TraceEvent) -> None:
-    if recording.trace is not None:
-        with recording.trace.open("wb") as file:
-            file.writelines(trace.lines())
-    if recording.page is not None:
-        head = Report(recording.plan.seed, summary.check, summary.text, recording.command)
-        violation = around if summary.check else None
-        page = render_html(relevant(trace, around, PAGE_EVENTS), head, violation)
-        recording.page.write_text(page, encoding="utf-8")
+def _write_trace(file: Path, recording: Recording, summary: Summary, trace: Trace, around: TraceEvent) -> None:
+    with file.open("wb") as stream:
+        stream.writelines(trace.lines())
+
+
+def _write_page(file: Path, recording: Recording, summary: Summary, trace: Trace, around: TraceEvent) -> None:
+    head = Report(recording.plan.seed, summary.check, summary.text, recording.command)
+    violation = around if summary.check else None
+    page = render_html(relevant(trace, around, PAGE_EVENTS), head, violation)
+    file.write_text(page, encoding="utf-8")
 
 
 def _event_to_explain(trace: Trace, violation: Violation | None) -> TraceEvent | None:
@@ -149,11 +160,26 @@ def _count(number: int, noun: str) -> str:
 
 def render_violation(summary: Summary, command: str) -> str:
     when = f" after {summary.violated_at_s:.3f} simulated s" if summary.violated_at_s else ""
-    text = summary.text.strip().replace("\n", "\n           ")
     return (
         f"VIOLATION in seed {summary.plan.seed}{when}\n"
-        f"  check    {summary.check}\n  seen     {text}\n  repeat   {command}"
+        f"  check    {summary.check}\n{_indented(_wrapped(summary.text))}\n  repeat   {command}"
     )
+
+
+def render_seen(text: str) -> str:
+    """What was seen of a smaller run: its violation, of a traceback the line that says most."""
+    lines = [first_line(text)] if text.startswith("Traceback") else _wrapped(text)
+    more = [f"... and {len(lines) - MAX_LINES} lines more"] if len(lines) > MAX_LINES else []
+    return _indented(lines[:MAX_LINES] + more)
+
+
+def _wrapped(text: str) -> list[str]:
+    options = textwrap.TextWrapper(MAX_TEXT, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [part for line in text.strip().splitlines() for part in options.wrap(line) or [""]] or [""]
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return SEEN + f"\n{' ' * len(SEEN)}".join(lines)
 
 
 def failure_rows(failures: Iterable[Summary]) -> list[list[str]]:
@@ -192,7 +218,9 @@ def render_totals(totals: Totals, real_s: float) -> str:
 def render_missing(missing: Sequence[str], runs: int) -> str:
     return (
         f"NOT EXERCISED in {runs} runs: {', '.join(missing)}\n"
-        "  A campaign with all faults that never meets these says nothing about them. Mend the faults or the workload."
+        "  A campaign with all faults that never meets these says nothing about them. Run more seeds, or longer ones\n"
+        "  (--seeds, --duration), with more clients and operations (--clients, --rate); if that does not help, the\n"
+        "  faults or the workload have to be mended. A campaign with only some of the --faults need not meet all."
     )
 
 

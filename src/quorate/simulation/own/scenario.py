@@ -182,7 +182,9 @@ class ScenarioWorkload:
         operations = self.history.all()
         if self._scenario.check is not None:
             try:
-                for text in self._scenario.check(operations):
+                texts = self._scenario.check(operations)
+                # A str is a sequence of str, too: its letters.
+                for text in [texts] if isinstance(texts, str) else texts:
                     yield _violation("own check", text, operations)
             except Exception as error:
                 yield Violation("own check", tell(error))

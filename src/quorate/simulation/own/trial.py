@@ -18,7 +18,7 @@ from quorate.simulation.campaign import Runner, Summary, summarize
 from quorate.simulation.faults import FAULTS
 from quorate.simulation.own.scenario import Check, Client, Scenario, ScenarioUnderTest
 from quorate.simulation.own.statemachine import StateMachine
-from quorate.simulation.plan import Outcome, Plan
+from quorate.simulation.plan import Outcome, Plan, problem_of
 from quorate.simulation.run import Options, draw_plan, run
 from quorate.simulation.shrink import Progress, shrink_on
 
@@ -62,7 +62,8 @@ class Simulate:
         ZooKeeper's service).  `model` ("register", "kv", "queue", "lock", or one of your own) and `check` judge what
         they recorded.  `seeds` are so many from 0, or these.  `faults` are "all", "none", or names.
 
-        Raises ValueError for a model or a fault that does not exist, RuntimeError where an event loop is running.
+        Raises ValueError for a model or a fault that does not exist, for numbers that make no run, and where there is
+        no seed at all; RuntimeError where an event loop is running.
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("simulate has event loops of its own: call it from a test that is not asynchronous")
@@ -75,14 +76,35 @@ class Simulate:
             duration_s=duration_s,
             faults=_faults(faults),
         )
+        if problem := _problem_of(options):
+            raise ValueError(problem)
         coverage = Counter[str]()
         runner = runner_of(scenario)
+        runs = 0
         for seed in self.seeds if self.seeds is not None else range(seeds) if isinstance(seeds, int) else seeds:
+            runs += 1
             summary = summarize(runner, draw_plan(seed, options))
             if summary.check:
                 self.fail(explain(summary, runner, self.repeat(seed), shrink_tries, ascii_only=self.ascii_only))
             coverage.update(summary.coverage)
+        if not runs:
+            # A test of nothing must not pass.
+            given = seeds if self.seeds is None else "none, on the command line"
+            raise ValueError(f"seeds: {given}; give how many there are, at least 1, or a list of them")
         return coverage
+
+
+def _problem_of(options: Options) -> str:
+    """Why there can be no run with them; "" where there can."""
+    return problem_of(
+        Plan(
+            seed=0,
+            protocol=options.protocol,
+            nodes=options.nodes,
+            clients=options.clients,
+            duration_s=options.duration_s,
+        )
+    )
 
 
 def runner_of(scenario: Scenario) -> Runner:
@@ -182,5 +204,5 @@ def _render_shrunk(failed: Summary, smallest: Summary, tries: int) -> str:
     if len(plan.injections) > SHOWN_INJECTIONS:
         lines.append(f"             and {len(plan.injections) - SHOWN_INJECTIONS} more")
     if smallest.text != failed.text:
-        lines.append(f"  seen     {report.first_line(smallest.text)}")
+        lines.append(report.render_seen(smallest.text))
     return "\n".join(lines)
