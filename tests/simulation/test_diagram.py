@@ -323,3 +323,12 @@ def test_only_ascii_is_only_ascii() -> None:
     assert "*-x" in (drawing := render_text(trace.events, 120, ascii_only=True))
     assert "#1 to \\u65e5\\u672c, never received: \\xe9\\u2026" in drawing
     assert drawing.isascii()
+
+
+def test_a_violation_of_several_lines_is_one_line_of_words() -> None:
+    trace = Trace()
+    trace.note("node-0", 1.0, "violation", "invalid as a lock:\nclient-3 acquire")
+    trace.note("node-0", 1.0, "note", "two\nlines")
+    violation, note = render_text(trace.events, 120, ascii_only=True).splitlines()[-2:]
+    assert violation.endswith("VIOLATION: invalid as a lock: client-3 acquire")
+    assert note.endswith(r"two\nlines")

@@ -138,10 +138,12 @@ def test_a_full_disk_is_told_with_the_file_and_the_other_file_is_written(tmp_pat
 
 
 def test_a_violation_that_was_found_in_the_end_is_drawn_below_the_event_that_showed_it() -> None:
-    recorded = record(run_found_in_the_end, Recording(Plan(seed=7), "", 160, ascii_only=True))
-    *_, event, verdict = recorded.diagram.splitlines()
+    recorded = record(run_found_in_the_end, Recording(Plan(seed=7), "", 100, ascii_only=True))
+    *_, event, verdict, more, last = recorded.diagram.splitlines()
     assert event.endswith("invoke: write x")
-    assert "VIOLATION: linearizability: invalid as a lock: client-0/1 acquire from 1.0 on: nobody" in verdict
+    assert verdict.endswith("VIOLATION: linearizability: invalid as a lock:")
+    assert more.endswith("client-0/1 acquire from 1.0 on: nobody knows the")
+    assert last.endswith("|           outcome")
     assert verdict.index("!") == event.index("o")
 
 

@@ -11,7 +11,7 @@ has one event and one arrow; sending and arrival share their # number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,8 @@ TEXT_CELLS: Final = 36
 LEAST_TEXT_CELLS: Final = 12
 """A terminal narrower than this allows gets longer lines instead."""
 LEAST_COLUMN_CELLS: Final = 3
+MOST_TEXT_LINES: Final = 8
+"""Of a verdict, which is not cut at the end of its line as other texts are."""
 LEFT_CELLS: Final = 3
 """Left of the first column, for arrows from or to places that have none."""
 
@@ -71,7 +73,7 @@ def render_text(
 ) -> str:
     """The diagram in lines of at most `width` cells, without a line feed at the end.
 
-    A verdict gets a line below its event.
+    A verdict gets lines of its own below its event.
     `width` is exceeded only where it cannot hold three cells per place and a few letters of text.
     """
     layout = lay_out(events)
@@ -108,15 +110,31 @@ class _Drawing:
         for row, event in enumerate(self._layout.events):
             lines.append(self._row(row))
             if verdict is not None and event.number == verdict.event.number:
-                lines.append(self._verdict(row, verdict))
+                lines += self._verdict(row, verdict)
         return lines
 
-    def _verdict(self, row: int, verdict: Verdict) -> str:
+    def _verdict(self, row: int, verdict: Verdict) -> Iterator[str]:
         graph = self._lines_of_places(row)
+        below = "".join(graph)
         if verdict.event.place in self._column:
             graph[self._column[verdict.event.place]] = self._glyphs.violation
-        text = self._show(violation_line(verdict.text))
-        return self._line("", "", "".join(graph), cut(text, self._text_width, self._glyphs.ellipsis))
+        first, *more = self._wrapped(self._show(violation_line(verdict.text)))
+        yield self._line("", "", "".join(graph), first)
+        yield from (self._line("", "", below, text) for text in more)
+
+    def _wrapped(self, text: str) -> list[str]:
+        lines = [""]
+        words = text.split(" ")
+        for number, word in enumerate(words):
+            longer = f"{lines[-1]} {word}".lstrip()
+            if cells(longer) <= self._text_width or not lines[-1]:
+                lines[-1] = longer
+            elif len(lines) < MOST_TEXT_LINES:
+                lines.append(word)
+            else:
+                lines[-1] = f"{lines[-1]} {' '.join(words[number:])}"
+                break
+        return [cut(line, self._text_width, self._glyphs.ellipsis) for line in lines]
 
     def _head(self) -> list[str]:
         """The names of the columns, on as many lines as they need so that none runs into another."""
