@@ -16,6 +16,7 @@ from quorate.checking.zookeeper.records import (
     Kind,
     Part,
     Use,
+    Watch,
     WatchKind,
 )
 from quorate.services.zookeeper.errors import ErrorCode
@@ -46,9 +47,11 @@ class Story(Log):
         self.refused = self.set(second, "/r", "never", 0x3, code=BAD_VERSION, expected_version=0)
         self.swapped = self.set(second, "/r", "c", 0x4, 2, expected_version=1)
         self.multi_done = self.multi(
-            first, 0x5, Part(Kind.SET, "/r", "d", 3), Part(Kind.CREATE, "/m", "e"), Part(Kind.CHECK, "/r")
+            first, 0x5, Part(Kind.SET, "/r", "d", 3), Part(Kind.CREATE, "/m", "e"), Part(Kind.CHECK, "/r", version=3)
         )
-        self.multi_failed = self.multi(second, 0x6, Part(Kind.SET, "/r", "f"), code=NO_NODE)
+        self.multi_failed = self.multi(
+            second, 0x6, Part(Kind.SET, "/r", "f"), Part(Kind.DELETE, "/nothing"), code=NO_NODE
+        )
         self.read_d = self.get(second, "/r", "d", (0x1, 0x5, 3), 0x6)
         self.read_m = self.get(second, "/m", "e", (0x5, 0x5, 0), 0x6)
 
@@ -62,11 +65,16 @@ class Story(Log):
         self.fire(self.exist_watch, EventType.CREATED)
         self.fire(self.child_watch, EventType.CHILDREN_CHANGED)
         self.read_k = self.exists(first, "/k/1", (0x10, 0x10, 0), 0x10)
+        self.child_watch_of_k = self.watch(self.children(first, "/k/1", (), 0x10), WatchKind.CHILD)
         self.exists_already = self.create(first, "/k/1", "k2", 0x11, code=NODE_EXISTS)
         self.deleted_k = self.delete(second, "/k/1", 0x12)
+        self.fire(self.child_watch_of_k, EventType.DELETED)
         self.absent_k = self.absent(first, "/k/1", 0x12)
         self.set_nothing = self.set(first, "/k/1", "k3", 0x13, code=NO_NODE)
         self.listed_k = self.children(second, "/k", (), 0x13)
+        self.multi_refused = self.multi(
+            second, 0x14, Part(Kind.SET, "/r", "g"), Part(Kind.CHECK, "/r", version=3), code=BAD_VERSION
+        )
 
     def _ephemerals(self) -> None:
         first, second, third = self.first, self.second, self.third
@@ -74,11 +82,18 @@ class Story(Log):
         self.create(third, "/e/2", "e2", 0x21, ephemeral=True)
         self.create(third, "/e/3", "e3", 0x22, ephemeral=True)
         self.listed_e = self.children(first, "/e", ("1", "2", "3"), 0x22)
-        self.exists(first, "/e/1", (0x20, 0x20, 0), 0x22, owner=0xA0 + second)
+        self.list_watch_of_e = self.watch(self.listed_e, WatchKind.CHILD)
+        seen = self.exists(first, "/e/1", (0x20, 0x20, 0), 0x22, owner=0xA0 + second)
+        self.watch_of_closed = self.watch(seen, WatchKind.DATA)
+        seen = self.exists(first, "/e/3", (0x22, 0x22, 0), 0x22, owner=0xA0 + third)
+        self.watch_of_expired = self.watch(seen, WatchKind.DATA)
         self.last_of_third = self.get(third, "/r", "d", (0x1, 0x5, 3), 0x22)
         self.closed = self.close(second, 0x23)
+        self.fire(self.watch_of_closed, EventType.DELETED)
+        self.fire(self.list_watch_of_e, EventType.CHILDREN_CHANGED)
         self.absent_e = self.absent(first, "/e/1", 0x23)
         # The third session has expired: nobody is told at which zxid.
+        self.fire(self.watch_of_expired, EventType.DELETED)
         self.gone_by = self.absent(first, "/e/2", 0x24)
         self.listed_later = self.children(first, "/e", (), 0x25)
 
@@ -145,6 +160,29 @@ def _undo(call: Callable[[Story], Call]) -> Callable[[Story], None]:
     return lambda story: story.history.calls.remove(call(story))
 
 
+def _unfired(watch: Callable[[Story], Watch]) -> Callable[[Story], None]:
+    def spoil(story: Story) -> None:
+        watch(story).fired_arrival = watch(story).fired_times = 0
+
+    return spoil
+
+
+def _check_another(multi: Callable[[Story], Call], version: int) -> Callable[[Story], None]:
+    def spoil(story: Story) -> None:
+        multi(story).parts[-1].version = version
+
+    return spoil
+
+
+def _undo_part(multi: Callable[[Story], Call]) -> Callable[[Story], None]:
+    """The last one had not been asked for."""
+
+    def spoil(story: Story) -> None:
+        multi(story).parts = multi(story).parts[:-1]
+
+    return spoil
+
+
 def _do(action: Callable[[Story], object]) -> Callable[[Story], None]:
     def spoil(story: Story) -> None:
         action(story)
@@ -161,6 +199,10 @@ SPOILED: dict[str, tuple[str, Callable[[Story], None]]] = {
     "a set leaves a version out": ("writes", _set(lambda s: s.set_b, version=2)),
     "a set ignores the expected version": ("writes", _set(lambda s: s.swapped, expected_version=0)),
     "a set is refused for the right version": ("writes", _set(lambda s: s.refused, expected_version=1)),
+    "a multi is done though its check is wrong": ("writes", _check_another(lambda s: s.multi_done, 2)),
+    "a multi is refused though its check is right": ("writes", _check_another(lambda s: s.multi_refused, 4)),
+    "a multi is refused for a node that is there": ("writes", _undo_part(lambda s: s.multi_failed)),
+    "a multi is refused for another reason": ("writes", _set(lambda s: s.multi_refused, code=NODE_EXISTS)),
     "a set is done on no node": ("writes", _undo(lambda s: s.made_own)),
     "an ephemeral belongs to another session": ("writes", _set(lambda s: s.made_e, owner=0xA0)),
     "a node is created twice": ("reads", _set(lambda s: s.exists_already, code=0, czxid=0x11, mzxid=0x11, version=0)),
@@ -209,6 +251,10 @@ SPOILED: dict[str, tuple[str, Callable[[Story], None]]] = {
     "a watch fires for nothing": ("watches", _do(lambda s: setattr(s.data_watch, "set_zxid", 0x5))),
     "an exist watch does not fire": ("watches", _do(lambda s: setattr(s.exist_watch, "fired_arrival", 0))),
     "a child watch does not fire": ("watches", _do(lambda s: setattr(s.child_watch, "fired_arrival", 0))),
+    "a child watch of a node that is deleted does not fire": ("watches", _unfired(lambda s: s.child_watch_of_k)),
+    "a watch of a closed session's ephemeral does not fire": ("watches", _unfired(lambda s: s.watch_of_closed)),
+    "a watch of an expired session's ephemeral does not fire": ("watches", _unfired(lambda s: s.watch_of_expired)),
+    "a child watch does not fire when a session ends": ("watches", _unfired(lambda s: s.list_watch_of_e)),
     "an event comes unasked": ("watches", _do(lambda s: setattr(s.history.sessions[0], "unasked_events", 1))),
     "a lock is passed on while it is held": ("locks", _do(lambda s: setattr(s.next_hold, "held_zxid", 0x51))),
     "a lock is taken from a session that is served": ("locks", _do(lambda s: setattr(s.hold, "release", None))),
@@ -361,6 +407,41 @@ def test_a_watch_may_be_fired_by_a_write_of_unknown_outcome() -> None:
     assert log.findings() == []
     log.history.calls.remove(unknown)
     assert log.checks() == {"watches"}
+
+
+def test_a_watch_of_an_ephemeral_that_may_be_gone_is_not_due_before_somebody_knows() -> None:
+    log = Log()
+    first, second, third = log.session(), log.session(), log.session()
+    log.create(second, "/e/1", "a", 1, ephemeral=True)
+    listed = log.children(first, "/e", ("1",), 1)
+    log.watch(log.exists(first, "/e/1", (1, 1, 0), 1, owner=0xA1), WatchKind.DATA)
+    log.history.sessions[second].end = End.LEFT
+    log.get(first, "/other", "x", (0, 0, 0), 4).code = NO_NODE
+    log.absent(third, "/e/1", 5)
+    log.absent(third, "/e/1", 9)
+    assert log.findings() == []
+    later = log.absent(first, "/other", 5, synced=False)
+    assert log.checks() == {"watches"}
+    later.zxid = 4
+    assert log.findings() == []
+    # It may have gone before a watch that was set on the list of an older state.
+    log.history.watches.clear()
+    watch = log.watch(listed, WatchKind.CHILD)
+    later.zxid = 5
+    assert log.checks() == {"watches"}
+    watch.set_zxid = 2
+    assert log.findings() == []
+
+
+def test_a_multi_is_refused_for_what_may_have_been_there() -> None:
+    log = Log()
+    first, second = log.session(), log.session()
+    log.create(first, "/r", "a", 1)
+    unknown = log.set(second, "/r", "b", None)
+    log.multi(first, 5, Part(Kind.CHECK, "/r", version=0), code=BAD_VERSION)
+    assert log.findings() == []
+    log.history.calls.remove(unknown)
+    assert log.checks() == {"writes"}
 
 
 def test_what_a_door_gave_up_has_no_zxid_of_its_own() -> None:

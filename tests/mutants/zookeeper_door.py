@@ -34,6 +34,17 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "delete_fires_no_child_watch_of_node",
+        "a watch fires before its client can see the change: who watches the children of a node is not told of its end",
+        (
+            Change(
+                _WATCHES,
+                "        also = self._child.take(path)\n",
+                "        also: Iterable[W] = ()\n",
+            ),
+        ),
+    ),
+    Mutant(
         "reconnect_forgets_missed_change",
         "a watch survives its connection: a change that came between two connections is told to nobody",
         (Change(_WATCHES, "elif zxids[0] > seen_zxid:", "elif False:"),),

@@ -65,6 +65,18 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "ephemeral_end_fires_no_events",
+        "a watch fires before its client can see the change: of ephemerals that go with their session nobody is told",
+        (
+            Change(
+                _STORE,
+                """            events.extend(result[3])
+        events.append""",
+                "        events.append",
+            ),
+        ),
+    ),
+    Mutant(
         "create_after_session_end",
         "ephemerals vanish exactly with their session: a create that was on its way makes one for none",
         (
@@ -109,6 +121,17 @@ Handler = Callable[""",
         "multi_not_atomic",
         "a multi does all or nothing: what came before the operation that failed stays done",
         (Change(_MULTI, "tree.stop_undo(take_back=failed)", "tree.stop_undo(take_back=False)"),),
+    ),
+    Mutant(
+        "multi_check_ignored",
+        "a multi does all or nothing: a check of a version that is another one stops nothing",
+        (
+            Change(
+                _MULTI,
+                "return tree.check(path, number, zxid)",
+                'return (0, zxid, b"", ())',
+            ),
+        ),
     ),
     Mutant(
         "sequential_counter_reused",

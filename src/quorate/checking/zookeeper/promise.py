@@ -12,7 +12,7 @@ from quorate.checking.zookeeper.order import (
     check_sessions,
 )
 from quorate.checking.zookeeper.records import Finding, History
-from quorate.checking.zookeeper.replay import check_replay
+from quorate.checking.zookeeper.replay import Replay
 from quorate.checking.zookeeper.watches import check_watches
 from quorate.checking.zookeeper.writes import resolve
 
@@ -20,6 +20,8 @@ from quorate.checking.zookeeper.writes import resolve
 def findings(history: History) -> list[Finding]:
     """Everything that contradicts ZooKeeper's promise, the earliest first; empty where it was kept."""
     writes = resolve(history)
+    replay = Replay(history, writes)
+    replay.run()
     found = [
         *writes.findings,
         *check_real_time(history),
@@ -28,8 +30,8 @@ def findings(history: History) -> list[Finding]:
         *check_expiry(history),
         *check_sequences(history),
         *check_gaps(history),
-        *check_replay(history, writes),
-        *check_watches(history, writes),
+        *replay.findings,
+        *check_watches(history, writes, replay.gone),
         *check_locks(history),
     ]
     return sorted(found, key=lambda finding: finding.at)

@@ -4,6 +4,11 @@ An answer as of zxid z is about the state after all changes up to z.  So changes
 change goes before the answers as of its own zxid), and each answer must agree with what is known by then.  Where it
 does not, a doubt (see `writes`) may explain it, and what was seen is then known.
 
+It holds because a server answers from its store, which is the result of the log up to the zxid in the reply's header.
+
+*Multis.*  The parts of one that was done are replayed in their order, and a check must find the version that is known
+there.  One that was refused must have a part which, behind the parts in front of it, may be refused like that.
+
 *Ephemerals.*  The end of a session is one zxid, at which all its ephemerals vanish together.  Where a session was not
 closed in an orderly way its zxid is unknown, but an ephemeral that is seen to be gone, and was not deleted, says that
 it is not above the zxid of that answer.  From there on no ephemeral of the session may be seen, and nothing that the
@@ -12,11 +17,21 @@ session asks may be answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from quorate.checking.zookeeper.records import BAD_VERSION, NO_NODE, NODE_EXISTS, Call, End, Finding, History, Kind
+from quorate.checking.zookeeper.records import (
+    BAD_VERSION,
+    NO_NODE,
+    NODE_EXISTS,
+    OK,
+    Call,
+    End,
+    Finding,
+    History,
+    Kind,
+    Part,
+)
 from quorate.checking.zookeeper.writes import NEVER, Change, Writes, describe
 
 _MAKING: Final = frozenset({Kind.CREATE})
@@ -37,14 +52,24 @@ class _Node:
     value: str | None = None
     session: int | None = None
     """Whose ephemeral it is."""
+    seen_at: int = 0
+    """As of a later zxid it was listed; that says no more than that it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A node was gone as of zxid `by`, and had been there as of `there_at`; -1 where nobody knows that."""
+
+    there_at: int
+    by: int
 
 
 class Replay:
-    """`findings` are what was wrong, `vanished` how many ephemerals were seen to be gone with their session."""
+    """`findings` are what was wrong, `gone` when each path is known not to have been there, in order of zxid."""
 
     def __init__(self, history: History, writes: Writes) -> None:
         self.findings: list[Finding] = []
-        self.vanished = 0
+        self.gone: dict[str, list[Gone]] = {}
         self._history = history
         self._writes = writes
         self._nodes: dict[str, _Node] = {}
@@ -76,7 +101,9 @@ class Replay:
             elif is_answer:
                 self._answer(step)
             else:
-                self._end_session(step.session, step.zxid)
+                self._close_session(step.session, step.zxid)
+        for ends in self.gone.values():
+            ends.sort(key=lambda end: end.by)
 
     # --- changes -------------------------------------------------------------------------------
 
@@ -84,6 +111,9 @@ class Replay:
         path, zxid, call = change.path, change.zxid, change.call
         known = self._nodes.get(path)
         present = known is not None and known.present
+        if change.kind is Kind.CHECK:
+            self._check_part(change)
+            return
         if change.kind is Kind.CREATE:
             if present:
                 self._must_be_gone(call, path, zxid - 1, "created")
@@ -115,11 +145,30 @@ class Replay:
                 f"after version {known.version} at 0x{known.mzxid:x} and nothing in between",
             )
 
+    def _check_part(self, change: Change) -> None:
+        """A check in a multi that was done: it must have been able to succeed."""
+        part = Part(Kind.CHECK, change.path, version=change.version)
+        state = self._state_before(change.path, change.zxid)
+        if OK not in _codes(part, state):
+            self._report(
+                "writes",
+                change.call,
+                f"was done at zxid 0x{change.zxid:x}, though its check of {change.path} for version {change.version} "
+                + (f"finds version {state.version}" if state.may_be_there else "finds no node"),
+            )
+
+    def _close_session(self, session: int, zxid: int) -> None:
+        """It ended at this very zxid, so up to then all was there that nobody may have deleted."""
+        for path in self._owned.get(session, ()):
+            node = self._nodes[path]
+            if not self._writes.may_have(path, _REMOVING, node.known_at, zxid):
+                node.seen_at = zxid - 1
+        self._end_session(session, zxid)
+
     def _end_session(self, session: int, zxid: int) -> None:
         self._ended_by.setdefault(session, zxid)
         for path in list(self._owned.get(session, ())):
             self._remove(path, zxid)
-            self.vanished += 1
 
     # --- answers -------------------------------------------------------------------------------
 
@@ -131,7 +180,7 @@ class Replay:
             else:
                 self._see_children(call)
         elif call.kind is Kind.MULTI:
-            return
+            self._see_refused(call)
         elif call.code == NO_NODE:
             if call.kind is not Kind.CREATE:
                 self._see_absent(call, path)
@@ -155,6 +204,8 @@ class Replay:
             self._see_present(call, f"{prefix}/{name}")
         for name in sorted(listed):
             node = self._nodes.get(f"{prefix}/{name}")
+            if node is not None and node.present:
+                node.seen_at = call.zxid
             if node is not None and node.session is not None:
                 self._see_owner(call, f"{prefix}/{name}", node.session)
 
@@ -257,6 +308,31 @@ class Replay:
         ):
             self._report("writes", call, f"was refused for its version {known.version}, which was the right one")
 
+    def _see_refused(self, call: Call) -> None:
+        """A multi that did nothing: one of its parts may be refused like that, and all in front of it may be done."""
+        within: dict[str, _State] = {}
+        for part in call.parts:
+            state = within.get(part.path) or self._state_before(part.path, call.zxid)
+            codes = _codes(part, state)
+            if part.kind is Kind.CREATE and not self._state_before(_parent(part.path), call.zxid).must_be_there:
+                codes |= {NO_NODE}
+            if call.code in codes:
+                return
+            if OK not in codes:
+                break
+            within[part.path] = _after(part, state)
+        self._report("writes", call, f"was refused with code {call.code} as of zxid 0x{call.zxid:x}, for no reason")
+
+    def _state_before(self, path: str, zxid: int) -> _State:
+        """As far as it is known just before the write with that zxid."""
+        known = self._nodes.get(path)
+        since = 0 if known is None else known.known_at
+        if known is None or not known.present:
+            return _State(self._writes.may_have(path, _MAKING, since, zxid - 1), False)
+        certain = known.session is None and not self._writes.may_have(path, _REMOVING, since, zxid - 1)
+        changed = self._writes.may_have(path, _ANY, since, zxid - 1)
+        return _State(True, certain, -1 if changed else known.version)
+
     def _stale(self, call: Call, known: _Node, shown: str) -> None:
         self._report("reads", call, f"shows {shown} as of zxid 0x{call.zxid:x}: 0x{known.mzxid:x} was written")
 
@@ -272,6 +348,8 @@ class Replay:
     def _remove(self, path: str, zxid: int) -> None:
         known = self._nodes.get(path)
         owner = None if known is None else known.session
+        there_at = max(known.known_at, known.seen_at) if known is not None and known.present else -1
+        self.gone.setdefault(path, []).append(Gone(there_at, zxid))
         self._nodes[path] = _Node(False, zxid, session=owner)
         parent, _, name = path.rpartition("/")
         self._present.get(parent or "/", set()).discard(name)
@@ -284,18 +362,49 @@ class Replay:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known of a node for a part of a multi; `version` is -1 where it may be any."""
+
+    may_be_there: bool
+    must_be_there: bool
+    version: int = -1
+
+
+def _codes(part: Part, state: _State) -> frozenset[int]:
+    """With what that part may be answered."""
+    codes: set[int] = set()
+    if not state.must_be_there:
+        codes.add(OK if part.kind is Kind.CREATE else NO_NODE)
+    if state.may_be_there:
+        if part.kind is Kind.CREATE:
+            codes.add(NODE_EXISTS)
+        elif part.kind is not Kind.CHECK or part.version == -1:
+            codes.add(OK)
+        elif state.version == -1:
+            codes |= {OK, BAD_VERSION}
+        else:
+            codes.add(OK if part.version == state.version else BAD_VERSION)
+    return frozenset(codes)
+
+
+def _after(part: Part, state: _State) -> _State:
+    """What the next part finds, when that one was done."""
+    if part.kind is Kind.CREATE:
+        return _State(True, True, 0)
+    if part.kind is Kind.DELETE:
+        return _State(False, False)
+    if part.kind is Kind.CHECK:
+        return _State(True, True, part.version if part.version != -1 else state.version)
+    return _State(True, True, -1 if state.version == -1 else state.version + 1)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0] or "/"
+
+
 def _check_of(known: _Node | None) -> str:
     return "reads" if known is None or known.session is None else "ephemerals"
 
 
 _READS: Final = frozenset({Kind.GET, Kind.EXISTS, Kind.CHILDREN})
-
-
-def check_replay(history: History, writes: Writes) -> Iterator[Finding]:
-    """Every answer shows the state as of its zxid.  See the module.
-
-    Holds because a server answers from its store, which is the result of the log up to the zxid in the reply's header.
-    """
-    replay = Replay(history, writes)
-    replay.run()
-    yield from replay.findings

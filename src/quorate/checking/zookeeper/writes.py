@@ -15,7 +15,10 @@ SEQUENCE_DIGITS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A write that certainly happened, to one path.  `version` is -1, `czxid` 0 where nobody was told."""
+    """A write that certainly happened, to one path.  `version` is -1, `czxid` 0 where nobody was told.
+
+    A check in a multi is one, too: it changes nothing, and `version` is what it found there, if it was asked for any.
+    """
 
     zxid: int
     kind: Kind
@@ -185,10 +188,9 @@ def _contradictions(call: Call, found: Call | None, history: History) -> Iterato
 def _changes(call: Call, zxid: int, found: Call | None) -> Iterator[Change]:
     if call.kind is Kind.MULTI:
         for part in call.parts:
-            if part.kind is not Kind.CHECK:
-                is_create = part.kind is Kind.CREATE
-                version = 0 if is_create else part.version
-                yield Change(zxid, part.kind, part.path, call, part.value, version, zxid if is_create else 0)
+            is_create = part.kind is Kind.CREATE
+            version = 0 if is_create else part.version
+            yield Change(zxid, part.kind, part.path, call, part.value, version, zxid if is_create else 0)
     elif call.kind is Kind.CREATE:
         yield Change(zxid, Kind.CREATE, call.path, call, call.value, 0, zxid)
     elif call.kind is Kind.SET:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from quorate.checking.zookeeper.records import Call, Kind, Part
+from quorate.checking.zookeeper.records import Call, Kind, Part, WatchKind
 from quorate.simulation.workload.client import EPHEMERALS, KEYS, OWN, SEQUENCE, Client
 from quorate.simulation.workload.session import RecordedSession
 
@@ -94,12 +94,26 @@ async def use_watch(client: Client, session: RecordedSession) -> None:
         await session.sync()
         return
     chance = client.random.random()
-    if chance < 0.3:
+    key = client.some_key()
+    if chance < 0.25:
         await session.get(client.some_register(), watch=True)
-    elif chance < 0.5:
-        await session.get(client.some_key(), watch=True)
-    elif chance < 0.75:
-        await session.exists(client.some_key(), watch=True)
+    elif chance < 0.7:
+        children = chance >= 0.6
+        if any(
+            live.record.path == key and (live.record.kind is WatchKind.CHILD) != children for live in session.watches
+        ):
+            # Of a node that went while its client was away, ZooKeeper tells once for each kind of watch on it.
+            await session.sync()
+        elif children:
+            # Nothing is ever made under a key: what such a watch tells is that the key itself went.
+            await session.children(key, watch=True)
+        elif chance < 0.4:
+            await session.get(key, watch=True)
+        else:
+            await session.exists(key, watch=True)
+    elif chance < 0.8 and client.world.ephemerals:
+        known = client.random.choice(client.world.ephemerals)
+        await session.exists(known.path, watch=True)
     else:
         await session.children(KEYS if chance < 0.9 else EPHEMERALS, watch=True)
 
