@@ -68,6 +68,11 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "time_goes_back",
+        "sessions and stats live by one time that only grows: it goes back where a leader's clock is behind the last",
+        (Change(_GROUP, "self.time_ms = max(self.time_ms, payload.time_ms)", "self.time_ms = payload.time_ms"),),
+    ),
+    Mutant(
         "reapply_after_restart",
         "each entry is applied once: a snapshot says one position less than it holds, so that one comes again",
         (

@@ -303,6 +303,20 @@ def test_another_state_is_seen_where_it_is_looked_at() -> None:
     assert [violation.check for violation in violations] == ["state machine agreement"]
 
 
+def test_time_that_goes_back_is_seen_also_behind_a_snapshot() -> None:
+    first, second, violations = stores()
+    first.apply(commands()[:1], 5)
+    first.apply(commands()[1:2], 5)
+    loader = second.restore()
+    for slice_ in first.snapshot():
+        loader.feed(slice_)
+    loader.finish()
+    assert violations == []
+    first.apply(commands()[2:], 4)
+    second.apply(commands()[2:], 4)
+    assert [violation.check for violation in violations] == ["time order"] * 2
+
+
 def test_ephemerals_that_outlive_their_session_are_seen() -> None:
     first, _, violations = stores()
     first.apply(commands(), 5)

@@ -5,6 +5,7 @@ itself: a subclass that does what its parent does and looks at the outcome.  Che
 the agreement of all replicas:
 
     zxid order          every command takes exactly one
+    time order          the time that batches are applied with never goes back, over a snapshot neither
     ephemeral owner     an ephemeral znode's owner is a live session, and the list by which the znode will be
                         deleted with its session names it
     state machine agreement   also of a store that was loaded from a snapshot: it is what the store was, from
@@ -51,6 +52,9 @@ class ObservedStore(Store):
 
     def apply(self, commands: Sequence[bytes], time_ms: int) -> list[Result]:
         zxid = self.zxid + len(commands)
+        if time_ms < self.time_ms:
+            text = f"node {self._node}: at zxid {self.zxid} time goes back, from {self.time_ms} to {time_ms} ms"
+            self._agreement.violated("time order", text)
         results = super().apply(commands, time_ms)
         if self.zxid != zxid:
             text = f"node {self._node}: {len(commands)} commands led to zxid {self.zxid}, not {zxid}"
