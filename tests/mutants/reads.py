@@ -81,6 +81,11 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "resigning_leader_forgets_barriers",
+        "every request is answered: who asked a leader for a barrier waits on when its leadership is over",
+        (Change(_LEADER, "for barrier in self.rounds.fail_all():", "for barrier in list[Barrier]():"),),
+    ),
+    Mutant(
         "sync_without_barrier",
         "a sync is answered at once: the read behind it shows whatever this node has applied",
         (

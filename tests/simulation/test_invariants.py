@@ -400,6 +400,17 @@ def test_a_leader_elected_late_in_an_old_generation_need_not_have_newer_entries(
     nodes.lead(2, 4, ready=True)
 
 
+def test_a_barrier_waits_for_an_answer_until_it_passes_or_fails_or_its_node_starts_anew() -> None:
+    nodes = Nodes()
+    for barrier_id in (1, 2, 3):
+        nodes.step(0, ReadBarrier(barrier_id), Effects())
+    nodes.step(0, Tick(), Effects(barriers_passed=[BarrierPassed(1, 0)], barriers_failed=[3]))
+    assert nodes.group.unanswered_barriers(0) == [2]
+    assert nodes.group.unanswered_barriers(1) == []
+    nodes.group.built(0, Recovered(), 0)
+    assert nodes.group.unanswered_barriers(0) == []
+
+
 def test_a_barrier_may_pass_at_a_position_that_only_its_leader_knows_to_be_committed() -> None:
     nodes = Nodes()
     nodes.save("12", entry(1))

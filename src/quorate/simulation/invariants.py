@@ -214,6 +214,10 @@ class GroupInvariants:
                     f"but node {self._leader_of[generation]} had been elected in {generation} at {elected_s:.6f} s",
                 )
 
+    def unanswered_barriers(self, node: NodeId) -> list[int]:
+        """Ids of the barriers that the node's replica was asked for and has neither let pass nor failed."""
+        return sorted(self.views[node].asked)
+
     def is_deposed(self, node: NodeId) -> bool:
         """The node leads still, and there is a newer leader."""
         view = self.views[node]

@@ -49,6 +49,8 @@ PROGRESS_LIMIT_S = 40.0
 """After the faults: sessions may have to expire and clients to find their way back."""
 FINISH_LIMIT_S = 40.0
 AGREEMENT_LIMIT_S = 20.0
+ANSWER_LIMIT_S = 5.0
+"""Nobody asks for anything any more, and all nodes have a leader: far longer than any barrier waits."""
 PACES = 40.0
 """And as much longer as a client takes over so many operations: where few are asked for, each waits long."""
 LOOK_S = 0.25
@@ -249,6 +251,7 @@ class _Run:
             self._workload.stop()
             self._demand(self._workload.is_done, FINISH_LIMIT_S + unhurried_s, "an end of all clients' work")
             self._demand(self._has_agreement, AGREEMENT_LIMIT_S, "all nodes at the same position")
+            self._demand(self._has_answered, ANSWER_LIMIT_S, "answer to every read barrier")
         except Deadlock as error:
             raise Violation("deadlock", str(error)) from error
         # As a step of the simulation, which is what ends with the violation that it finds.
@@ -277,6 +280,11 @@ class _Run:
         if len(nodes) != expected or self._cluster.starting:
             return False
         return len({self._service.position(self._stores[node]) for node in nodes}) == 1
+
+    def _has_answered(self) -> bool:
+        """No node's replica owes anybody an answer: a client would wait for it until it gives its connection up."""
+        group = self._observer.group(SERVICE_GROUP)
+        return not any(group.unanswered_barriers(node) for node in self._cluster.nodes)
 
     def _describe(self) -> str:
         nodes = "; ".join(
