@@ -8,7 +8,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.checking.history import HistoryError, Operation, read_json_lines, write_json_lines
@@ -160,6 +160,7 @@ EVENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(EVENTS, max_size=8), st.sampled_from(sorted(MODELS)))
 def test_any_events_are_checked_or_refused(events: list[dict[str, object]], model: str) -> None:
     try:
@@ -169,6 +170,7 @@ def test_any_events_are_checked_or_refused(events: list[dict[str, object]], mode
         assert error.reason
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(st.binary(max_size=40), max_size=4))
 def test_any_bytes_are_refused_as_a_history(lines: list[bytes]) -> None:
     with pytest.raises(HistoryError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.checking.edn import read_forms
@@ -152,6 +152,7 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(PIECES | st.text(max_size=3), max_size=30), st.booleans())
 def test_any_text_is_read_or_refused(pieces: list[str], independent: bool) -> None:
     try:
@@ -160,6 +161,7 @@ def test_any_text_is_read_or_refused(pieces: list[str], independent: bool) -> No
         assert error.reason
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(
     st.lists(
         st.fixed_dictionaries(
