@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 import msgspec
@@ -15,7 +16,7 @@ from quorate.client.zookeeper_errors import NodeExists, ZooKeeperError
 from quorate.consensus.raft.messages import RaftMessage, RequestVote
 from quorate.consensus.records import Recovered, SaveState
 from quorate.consensus.replica import ConsensusProtocol, Message, Receive, ReplicaConfig, Tick
-from quorate.node.config import LimitsConfig
+from quorate.node.config import LimitsConfig, StorageConfig
 from quorate.services.interface import Service
 from quorate.services.zookeeper.commands import create_session, write
 from quorate.services.zookeeper.protocol import PASSWORD_BYTES, Create, Op
@@ -28,11 +29,16 @@ from quorate.simulation.observation import Observer
 from quorate.simulation.scheduler import Simulation
 from quorate.simulation.store_agreement import StoreAgreement
 from quorate.simulation.violation import Violation
-from quorate.simulation.zookeeper_store import ObservedStore, observed_zookeeper
+from quorate.simulation.zookeeper_store import FinelySlicedStore, ObservedStore, observed_zookeeper
 from quorate.storage.log import Log
 
 NODES = 3
-SETTINGS = ClusterSettings(NODES, ZOOKEEPER, limits=LimitsConfig(max_tail_bytes=64 << 10, max_message_bytes=16 << 10))
+SETTINGS = ClusterSettings(
+    NODES,
+    ZOOKEEPER,
+    limits=LimitsConfig(max_tail_bytes=64 << 10, max_message_bytes=16 << 10),
+    storage=StorageConfig(segment_bytes=1 << 16, snapshot_log_bytes=1 << 17),
+)
 
 
 class Run:
@@ -51,7 +57,8 @@ class Run:
         if observed:
             self.cluster = SimulatedCluster(self.simulation, SETTINGS, protocols=self._protocols, service=self._service)
         else:
-            self.cluster = SimulatedCluster(self.simulation, SETTINGS)
+            unobserved = replace(ZOOKEEPER, create_store=FinelySlicedStore)
+            self.cluster = SimulatedCluster(self.simulation, SETTINGS, service=lambda _: unobserved)
         self.cluster.on_end = lambda node, error, served: self.violations.append(Violation("end", repr(error)))
         for node in range(NODES):
             self.cluster.start(node)

@@ -42,7 +42,16 @@ def observed_zookeeper(agreement: StoreAgreement, node: NodeId) -> Service:
     return replace(ZOOKEEPER, create_store=lambda: ObservedStore(agreement, node))
 
 
-class ObservedStore(Store):
+class FinelySlicedStore(Store):
+    """A store whose snapshots take many slices although it is small, so that writes come between them."""
+
+    def snapshot(self) -> SnapshotWriter:
+        writer = super().snapshot()
+        writer.nodes_per_slice = NODES_PER_SLICE
+        return writer
+
+
+class ObservedStore(FinelySlicedStore):
     """A ZooKeeper store that tells what it came to."""
 
     def __init__(self, agreement: StoreAgreement, node: NodeId) -> None:
@@ -67,9 +76,7 @@ class ObservedStore(Store):
 
     def snapshot(self) -> SnapshotWriter:
         self.look()
-        writer = super().snapshot()
-        writer.nodes_per_slice = NODES_PER_SLICE
-        return writer
+        return super().snapshot()
 
     def _install(self, loaded: Loaded) -> None:
         super()._install(loaded)
