@@ -39,7 +39,7 @@ def draw_injections(seed: int | str, setting: Setting, names: Sequence[str]) -> 
     """The faults of a run, in the order of their beginnings.  `setting` spans the safety phase."""
     random = Random(f"{seed}/faults")
     wanted = [name for name in FAULTS if name in names]
-    if not wanted:
+    if not wanted or setting.end_s <= setting.begin_s:
         return ()
     setting = replace(setting, frail=_draw_frail(random, setting.nodes))
     chosen = _choose(random, wanted)

@@ -29,6 +29,7 @@ AMOUNTS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "partition-flapping": (SHORTEST_PAUSE_S, 1_000.0),
         "partition-client": (0.0, 2.0),
         "power-loss-in-operation": (0.0, 1_000_000.0),
+        "power-loss-amid-names": (0.0, 1_000_000.0),
         "coup": (0.0, 1_000.0),
         "slow-disk": (0.0, 100.0),
         "full-disk": (0.0, 1e12),
