@@ -145,20 +145,6 @@ class WaiterEvents:
         ),
     ),
     Mutant(
-        "pending_survives_a_loss",
-        "FIFO client order: writes that came behind one that was lost are done without it",
-        (
-            Change(
-                _PROPOSALS,
-                """            self.events.lost(item.waiters)
-        self.refuse_pending(Refused.NO_LEADER)
-""",
-                """            self.events.lost(item.waiters)
-""",
-            ),
-        ),
-    ),
-    Mutant(
         "waiters_of_lost_batches_forgotten",
         "every request is answered, or its connection closed: after a change of leaders some wait for ever",
         (
