@@ -453,3 +453,16 @@ def test_what_a_door_gave_up_has_no_zxid_of_its_own() -> None:
     assert log.findings() == []
     log.get(first, "/k", "b", (5, 6, 1), 6)
     assert log.checks() == {"reads"}
+
+
+def test_a_set_shows_that_its_node_was_made_anew() -> None:
+    log = Log()
+    first, second, third = log.session(), log.session(), log.session()
+    log.create(first, "/k", "a", 1)
+    gone, made = log.delete(second, "/k", None), log.create(third, "/k", "b", None)
+    log.set(first, "/k", "c", 8, 1).czxid = 5
+    log.get(first, "/k", "c", (5, 8, 1), 8)
+    assert log.findings() == []
+    log.history.calls.remove(gone)
+    log.history.calls.remove(made)
+    assert log.checks() == {"writes"}

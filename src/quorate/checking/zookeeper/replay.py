@@ -129,6 +129,13 @@ class Replay:
         if known is not None and present:
             self._check_version(change, known)
         czxid, owner = (known.czxid, known.session) if known is not None and present else (0, None)
+        if czxid and self._writes.may_have(path, _MAKING, since, zxid - 1):
+            # Perhaps it is another node by now.
+            czxid, owner = 0, None
+        if change.czxid:
+            if czxid and czxid != change.czxid:
+                self._report("writes", call, f"shows czxid 0x{change.czxid:x} of a node created at 0x{czxid:x}")
+            czxid = change.czxid
         self._put(path, _Node(True, zxid, czxid, zxid, change.version, change.value, owner))
 
     def _check_version(self, change: Change, known: _Node) -> None:

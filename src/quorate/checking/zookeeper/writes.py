@@ -194,8 +194,8 @@ def _changes(call: Call, zxid: int, found: Call | None) -> Iterator[Change]:
     elif call.kind is Kind.CREATE:
         yield Change(zxid, Kind.CREATE, call.path, call, call.value, 0, zxid)
     elif call.kind is Kind.SET:
-        version = call.version if found is None else found.version
-        yield Change(zxid, Kind.SET, call.path, call, call.value, version)
+        shown = call if found is None else found
+        yield Change(zxid, Kind.SET, call.path, call, call.value, shown.version, shown.czxid)
     else:
         yield Change(zxid, Kind.DELETE, call.path, call)
 
