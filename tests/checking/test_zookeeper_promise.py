@@ -466,3 +466,19 @@ def test_a_set_shows_that_its_node_was_made_anew() -> None:
     log.history.calls.remove(gone)
     log.history.calls.remove(made)
     assert log.checks() == {"writes"}
+
+
+def test_an_exist_watch_need_not_tell_of_a_node_that_came_and_went_however_often() -> None:
+    log = Log()
+    first, second, third = log.session(), log.session(), log.session()
+    watch = log.watch(log.absent(first, "/k", 1), WatchKind.EXIST)
+    log.create(second, "/k", "a", 3)
+    log.delete(second, "/k", 4)
+    log.get(first, "/r", "x", (0, 0, 0), 6).code = NO_NODE
+    made = log.create(third, "/k", "b", None)
+    log.delete(second, "/k", 9)
+    assert log.findings() == []
+    log.history.calls.remove(made)
+    log.history.calls = [call for call in log.history.calls if call.zxid not in (4, 9)]
+    assert log.checks() == {"watches"}
+    assert watch.fired_times == 0

@@ -62,7 +62,8 @@ class _Changes:
             spans = self.spans.setdefault(change.path, [])
             if change.kind is Kind.CREATE:
                 spans.append((change.zxid, NEVER))
-            elif spans:
+            elif spans and spans[-1][1] == NEVER:
+                # A further deletion is that of a node of whose creation nobody was told.
                 spans[-1] = (spans[-1][0], change.zxid)
             if change.call.ephemeral:
                 self.owned |= {change.path, _parent(change.path)}
