@@ -55,7 +55,8 @@ class SimulatedLoop(LoopBase):
         self._in_turn = False
         self._stopping = self._closed = False
         self._exception_handler: ExceptionHandler | None = None
-        self._task_factory: Any = None
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        """Those that are not done."""
 
     # --- turns -------------------------------------------------------------------------------
 
@@ -285,7 +286,14 @@ class SimulatedLoop(LoopBase):
         )
         # Killed machines leave tasks behind that nobody will ever finish; that is no mistake to warn of.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
+        # asyncio's own loops hold tasks weakly, so that the collector may end one that nobody else holds, whenever it
+        # happens to come.  What happens here must not depend on that.
+        self.tasks[task] = None
+        task.add_done_callback(self._forget_task)
         return task
+
+    def _forget_task(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
 
     def set_task_factory(self, factory: Any) -> None:
         if factory is not None:

@@ -62,7 +62,7 @@ class Simulation:
         self._numbers = 0
         self._horizon_s = math.inf
         self._entered: SimulatedLoop | None = None
-        self._graveyard: list[tuple[Machine, set[asyncio.Task[Any]]]] = []
+        self._graveyard: list[Machine] = []
         self._error: Exception | None = None
         self._hash = hashlib.blake2b(digest_size=16)
         self._steps: list[tuple[object, ...]] = []
@@ -90,8 +90,7 @@ class Simulation:
             self.go_dark(host)
         self.network.killed(machine, silent=power_loss)
         # Its suspended tasks are kept until the whole world is collected, because collecting them runs `finally`.
-        # The loop itself holds only those that are about to run.
-        self._graveyard.append((machine, asyncio.all_tasks(machine.loop)))
+        self._graveyard.append(machine)
 
     def go_dark(self, host: str) -> None:
         """A host without power does not even refuse a connection, as the kernel of one does whose process is gone."""
