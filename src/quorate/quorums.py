@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,37 @@ class Majority:
         """
         ascending = sorted([values[member] for member in self.members])
         return ascending[(len(ascending) - 1) // 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Quorums of two sets of voters at once, while one takes over from the other (Raft thesis, section 4.3)."""
+
+    old: Majority
+    new: Majority
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        return tuple(sorted({*self.old.members, *self.new.members}))
+
+    def is_quorum(self, nodes: Collection[int]) -> bool:
+        return self.old.is_quorum(nodes) and self.new.is_quorum(nodes)
+
+    def greatest_held(self, values: Mapping[int, int]) -> int:
+        return min(self.old.greatest_held(values), self.new.greatest_held(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """Of a node that knows no voters: nothing is ever decided."""
+
+    members: tuple[int, ...] = ()
+
+    def is_quorum(self, nodes: Collection[int]) -> bool:
+        return False
+
+    def greatest_held(self, values: Mapping[int, int]) -> int:
+        raise ValueError("nobody holds anything")
+
+
+Quorum: TypeAlias = Majority | Joint | Nobody

@@ -46,6 +46,8 @@ class CompactedThrough(msgspec.Struct, frozen=True, gc=False):
 
     position: int
     generation: int
+    configuration: bytes = b""
+    """Who decided as of `position` (`membership.Configuration.encode`); empty where that is still the first."""
 
 
 Record: TypeAlias = SaveState | SaveEntry | TruncateFrom | CompactedThrough

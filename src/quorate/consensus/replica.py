@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from quorate.consensus.membership import Configuration
 from quorate.consensus.records import Entry, Record, Recovered
 
 NodeId: TypeAlias = int
@@ -88,6 +89,8 @@ class SnapshotArrived(msgspec.Struct, frozen=True, gc=False):
     generation: int
     position: int
     position_generation: int
+    configuration: bytes
+    """Who decided as of `position`, encoded."""
 
 
 class SnapshotSent(msgspec.Struct, frozen=True, gc=False):
@@ -104,16 +107,27 @@ class PeerLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChangeMembers(msgspec.Struct, frozen=True):
-    """Move the group to these voters and learners.  Refused by protocols that cannot do it yet."""
+    """Lead the group, on its ready leader, towards `goal`, which is not joint.
 
-    voters: tuple[NodeId, ...]
-    learners: tuple[NodeId, ...] = ()
+    One call is one step at most, so it is repeated until `Replica.settled_version()` is
+    the goal's: members that are new become learners first, whoever is to vote must have
+    caught up (`Refusal.NOT_CAUGHT_UP` until then), and sets of voters take over from one
+    another jointly.  A goal whose version is not above that of the latest configuration,
+    and that is not the goal of a change under way, is refused as `Refusal.OUTDATED`.
+    """
+
+    goal: Configuration
 
 
 class TransferLeadership(msgspec.Struct, frozen=True, gc=False):
-    """Hand the leadership to `target`.  Refused by protocols that cannot do it yet."""
+    """Hand the leadership to `target`, a voter; None for the one that is furthest.
 
-    target: NodeId
+    The leader takes no proposals meanwhile.  It gives up after an election timeout and
+    leads on; a target that lags too far, or does not answer, is refused as
+    `Refusal.NOT_CAUGHT_UP`.
+    """
+
+    target: NodeId | None = None
 
 
 Event: TypeAlias = (
@@ -177,6 +191,11 @@ class Refusal(enum.Enum):
     NOT_LEADER = "this node does not lead the group"
     OVERLOADED = "too many bytes are waiting to be committed"
     UNSUPPORTED = "this protocol cannot do that yet"
+    CHANGE_UNDER_WAY = "an earlier change of the members is not committed yet"
+    NOT_CAUGHT_UP = "the node has not caught up"
+    OUTDATED = "the members have been changed since"
+    NOT_A_VOTER = "the node is not another voter of the group"
+    TRANSFERRING = "the leadership is being handed over"
 
 
 class Leadership(msgspec.Struct, frozen=True):
@@ -214,6 +233,8 @@ class Effects:
     snapshots: list[SendSnapshot] = field(default_factory=list)
     leadership: Leadership | None = None
     """Set where role, leader, generation or readiness changed in this step."""
+    configuration: Configuration | None = None
+    """The latest configuration, where it changed, or became settled, in this step."""
     refused: Refusal | None = None
     """Set where a Propose, ChangeMembers or TransferLeadership was refused."""
 
@@ -249,10 +270,14 @@ class ReplicaConfig:
     """What every protocol needs to know of its place.  Times in milliseconds, sizes in bytes."""
 
     node_id: NodeId
-    voters: tuple[NodeId, ...]
-    learners: tuple[NodeId, ...] = ()
+    initial: Configuration
+    """Who decides before the log says otherwise; the same on all first members, `NO_CONFIGURATION` on later ones."""
     election_timeout_ms: int = 400
-    """A follower stands for election after this long without its leader, and up to as long again by chance."""
+    """A follower stands for election after this long without its leader, and up to as long again by chance.
+
+    This is the lower bound: where round trips take long it grows, up to `max_election_timeout_ms`.
+    """
+    max_election_timeout_ms: int = 4_000
     heartbeat_interval_ms: int = 80
     max_bytes_in_flight: int = 16 << 20
     """Bytes of entries sent to one peer and not yet acknowledged by it."""
@@ -276,6 +301,14 @@ class Replica(Protocol):
         ...
 
     def status(self) -> Status: ...
+
+    def configuration(self) -> Configuration:
+        """The latest in the log, which is the one that counts, committed or not."""
+        ...
+
+    def settled_version(self) -> int:
+        """Version of the latest configuration where it is committed and not joint, else -1."""
+        ...
 
     def quorum_contact_ms(self) -> int | None:
         """On a ready leader: a time of its own clock after which it is known to have led, else None.
