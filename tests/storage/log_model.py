@@ -57,7 +57,8 @@ def random_records(random: Random, group: Recovered) -> list[Record]:
             records.append(TruncateFrom(random.randrange(group.compacted.position + 1, base + 1)))
         elif kind == 2 and group.entries:
             chosen = random.choice(group.entries)
-            records.append(CompactedThrough(chosen.position, chosen.generation))
+            configuration = random.randbytes(random.choice([0, 30]))
+            records.append(CompactedThrough(chosen.position, chosen.generation, configuration))
             return records
         else:
             position = max(group.compacted.position, base - 2) + random.randrange(1, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -10,11 +11,26 @@ from hypothesis import strategies as st
 
 from quorate.simulation.disk import SimulatedDisk
 from quorate.storage.disk import DiskFull
-from quorate.storage.identity import FILE_NAME, DamagedIdentity, Identity, IdentityMismatch, is_incarnation
+from quorate.storage.identity import (
+    FILE_NAME,
+    DamagedIdentity,
+    Identity,
+    IdentityMismatch,
+    cluster_id_of,
+    is_cluster_id,
+    is_incarnation,
+)
 from tests.storage.crashes import crashed, killed
 
 OWN = "0123456789abcdef" * 2
 OTHER = "fedcba9876543210" * 2
+CLUSTER = "c" * 32
+
+
+def reloaded(disk: SimulatedDisk) -> Identity:
+    identity = Identity.load(disk)
+    assert identity is not None
+    return identity
 
 
 def test_a_new_folder_gets_an_identity_that_stays() -> None:
@@ -27,16 +43,79 @@ def test_a_new_folder_gets_an_identity_that_stays() -> None:
         assert again.incarnation == OWN
 
 
-def test_peers_are_remembered_durably() -> None:
+def test_a_cluster_forms_durably() -> None:
     disk = SimulatedDisk()
     identity = Identity.open(disk, "paris", 3, OWN)
-    assert identity.known_peer(1) is None
-    identity.remember_peer(1, OTHER)
-    assert identity.known_peer(1) == OTHER
+    assert (identity.cluster_id, identity.met, identity.formation, identity.recovered_from) == ("", {}, {}, "")
+    identity.meet(2, OTHER)
+    identity.meet(1, OTHER)
+    identity.meet(1, OWN)
     for seed in range(10):
-        again = Identity.load(crashed(disk, Random(seed)))
-        assert again is not None
-        assert (again.known_peer(1), again.known_peer(2)) == (OTHER, None)
+        assert reloaded(crashed(disk, Random(seed))).met == {1: OWN, 2: OTHER}
+    formation = {3: OWN, 2: OTHER, 1: OWN}
+    identity.form(cluster_id_of("paris", formation), formation)
+    for seed in range(10):
+        again = reloaded(crashed(disk, Random(seed)))
+        assert again.cluster_id == cluster_id_of("paris", formation)
+        assert (again.met, again.formation) == ({}, formation)
+
+
+def test_a_node_joins_durably_and_only_one_cluster() -> None:
+    disk = SimulatedDisk()
+    identity = Identity.open(disk, "paris", 3, OWN)
+    identity.meet(1, OTHER)
+    identity.join(CLUSTER)
+    for seed in range(10):
+        again = reloaded(crashed(disk, Random(seed)))
+        assert (again.cluster_id, again.met, again.formation, again.incarnation) == (CLUSTER, {}, {}, OWN)
+    changes: list[Callable[[], None]] = [
+        lambda: identity.join(OTHER),
+        lambda: identity.form(OTHER, {3: OWN}),
+        lambda: identity.meet(1, OWN),
+    ]
+    for change in changes:
+        with pytest.raises(AssertionError):
+            change()
+    assert reloaded(disk).cluster_id == identity.cluster_id == CLUSTER
+
+
+def test_addresses_are_remembered_and_written_only_where_they_changed() -> None:
+    disk = SimulatedDisk()
+    identity = Identity.open(disk, "paris", 3, OWN)
+    identity.remember_addresses({2: "b:4181", 1: "a:4181"})
+    syncs = disk.sync_count
+    identity.remember_addresses({1: "a:4181", 2: "b:4181"})
+    identity.join(CLUSTER)
+    assert disk.sync_count == syncs + 2
+    identity.join(CLUSTER)
+    identity.remember_addresses({1: "a:4181", 2: "b:4181"})
+    assert disk.sync_count == syncs + 2
+    identity.remember_addresses({2: "c:4181"})
+    for seed in range(10):
+        again = reloaded(crashed(disk, Random(seed)))
+        assert (again.addresses, again.cluster_id) == ({2: "c:4181"}, CLUSTER)
+
+
+def test_an_identity_may_begin_as_a_recovered_member() -> None:
+    disk = SimulatedDisk()
+    Identity.create(disk, "paris", 3, OWN, cluster_id=CLUSTER, formation={3: OWN}, recovered_from=OTHER)
+    again = reloaded(disk)
+    assert (again.cluster_id, again.formation, again.recovered_from) == (CLUSTER, {3: OWN}, OTHER)
+
+
+def test_a_cluster_id_is_that_of_the_name_and_of_all_first_members() -> None:
+    ids = [
+        cluster_id_of("paris", {1: OWN, 2: OTHER}),
+        cluster_id_of("paris", {1: OTHER, 2: OWN}),
+        cluster_id_of("paris", {1: OWN}),
+        cluster_id_of("paris", {11: OWN}),
+        cluster_id_of("rome", {1: OWN, 2: OTHER}),
+    ]
+    assert len(set(ids)) == len(ids)
+    assert all(map(is_cluster_id, ids))
+    assert cluster_id_of("paris", {2: OTHER, 1: OWN}) == ids[0]
+    # Nodes of different versions must come to the same.
+    assert ids[0] == "30f28b47579aaad2868c40b108772034"
 
 
 def test_the_folder_of_another_node_or_cluster_is_refused() -> None:
@@ -48,10 +127,12 @@ def test_the_folder_of_another_node_or_cluster_is_refused() -> None:
         Identity.open(disk, "rome", 3, OWN)
 
 
-def test_a_newer_format_is_named() -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_is_named(version: int) -> None:
     disk = SimulatedDisk()
-    disk.open(FILE_NAME, create=True).write_at(0, b'{"crc32c": 0, "identity": {"format": 2, "members": []}}')
-    with pytest.raises(IdentityMismatch, match="format 2; this version of Quorate reads format 1"):
+    content = b'{"crc32c": 0, "identity": {"format": %d, "members": []}}' % version
+    disk.open(FILE_NAME, create=True).write_at(0, content)
+    with pytest.raises(IdentityMismatch, match=f"format {version}; this version of Quorate reads format 2"):
         Identity.load(disk)
 
 
@@ -89,16 +170,30 @@ def test_an_incarnation_must_be_one() -> None:
         Identity.create(SimulatedDisk(), "paris", 3, "short")
 
 
-def test_a_peer_that_cannot_be_remembered_is_not_known() -> None:
+def test_a_cluster_id_must_be_one() -> None:
+    identity = Identity.create(SimulatedDisk(), "paris", 3, OWN)
+    for use in (
+        lambda: Identity.create(SimulatedDisk(), "paris", 3, OWN, cluster_id="short"),
+        lambda: Identity.create(SimulatedDisk(), "paris", 3, OWN, recovered_from="short"),
+        lambda: identity.join(""),
+        lambda: identity.form("short", {}),
+    ):
+        with pytest.raises(ValueError, match="32 hexadecimal digits"):
+            use()
+
+
+def test_what_cannot_be_remembered_is_not_known() -> None:
     disk = SimulatedDisk()
     identity = Identity.open(disk, "paris", 3, OWN)
     disk.capacity_bytes = disk.open(FILE_NAME).size()
     with pytest.raises(DiskFull):
-        identity.remember_peer(1, OTHER)
-    assert identity.known_peer(1) is None
+        identity.meet(1, OTHER)
+    with pytest.raises(DiskFull):
+        identity.join(CLUSTER)
+    assert (identity.met, identity.cluster_id) == ({}, "")
     disk.capacity_bytes = None
-    identity.remember_peer(1, OTHER)
-    assert identity.known_peer(1) == OTHER
+    identity.meet(1, OTHER)
+    assert identity.met == {1: OTHER}
 
 
 def test_an_incarnation_is_told_from_other_text() -> None:

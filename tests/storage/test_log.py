@@ -54,11 +54,13 @@ def test_all_kinds_of_records_come_back() -> None:
     records: list[Record] = [SaveState(b"term 7"), entry(4, b"four"), entry(5, b"five", generation=1 << 50)]
     log.append(3, records)
     log.append(9, [SaveState(b"")])
-    log.append(3, [CompactedThrough(3, 6)])
+    log.append(3, [CompactedThrough(3, 6, b"three voters")])
     log.commit()
     log.close()
     assert reopened(disk, segment_bytes=512) == {
-        3: Recovered(b"term 7", CompactedThrough(3, 6), (Entry(4, 1, b"four"), Entry(5, 1 << 50, b"five"))),
+        3: Recovered(
+            b"term 7", CompactedThrough(3, 6, b"three voters"), (Entry(4, 1, b"four"), Entry(5, 1 << 50, b"five"))
+        ),
         9: Recovered(b""),
     }
 
@@ -137,7 +139,7 @@ def test_released_segments_go_and_what_is_needed_stays() -> None:
     log.commit()
     assert log.pinned_by() == 1
     assert log.release() == 0
-    log.append(1, [CompactedThrough(1, 1)])
+    log.append(1, [CompactedThrough(1, 1, b"three voters")])
     log.commit()
     assert log.pinned_by() == 0
     before = len(log.segments())
@@ -150,7 +152,7 @@ def test_released_segments_go_and_what_is_needed_stays() -> None:
     assert log.release() == 0
     assert reopened(killed(disk), segment_bytes=512) == {
         0: Recovered(None, CompactedThrough(35, 1), tuple(Entry(p, 1, bytes(60)) for p in range(36, 41))),
-        1: Recovered(b"state of group 1", CompactedThrough(1, 1)),
+        1: Recovered(b"state of group 1", CompactedThrough(1, 1, b"three voters")),
     }
 
 

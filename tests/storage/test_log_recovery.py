@@ -272,16 +272,29 @@ def test_a_client_that_stores_a_log_in_the_log_confuses_nobody() -> None:
     assert recovery.torn is not None
 
 
-def test_a_newer_format_is_refused_and_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_is_refused_and_not_called_damage(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SimulatedDisk()
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.close()
-    monkeypatch.setattr("quorate.storage.log_blocks.FORMAT_VERSION", 2)
+    monkeypatch.setattr("quorate.storage.log_blocks.FORMAT_VERSION", version)
     header = encode_segment_header(SegmentHeader(1, SEGMENT_BYTES, 0, 1))
     monkeypatch.undo()
     overwrite(disk, segment_path("log", 1), 0, header)
-    with pytest.raises(UnknownLogFormat, match=r"format 2.*reads format 1"):
+    with pytest.raises(UnknownLogFormat, match=rf"format {version}.*reads format 2"):
         Log.open(disk, segment_bytes=SEGMENT_BYTES)
+
+
+def test_inspection_shows_how_long_a_configuration_is() -> None:
+    disk = SimulatedDisk()
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    log.append(1, [CompactedThrough(7, 2, b"who decides")])
+    log.commit()
+    assert [item for item in inspect(killed(disk)) if isinstance(item, InspectedRecord)] == [
+        InspectedRecord(
+            segment_path("log", 1), blocks_of(disk, 1)[1].offset + BLOCK_HEADER_BYTES, 1, "compacted", 7, 2, 11
+        )
+    ]
 
 
 def test_inspection_shows_records_and_goes_on_behind_damage() -> None:

@@ -1,13 +1,19 @@
-"""Whose data folder this is, and which data folders its peers came with.
+"""Whose data folder this is, and what it remembers of the cluster that it belongs to.
 
 A member is bound to its data folder by an *incarnation*, a random number drawn when the
 folder was first used.  A node that comes back under its old id with an empty folder has
-another incarnation: it has forgotten what it voted, and its peers must not count its vote.
+another incarnation: it has forgotten what it voted, and its vote must not count.
+
+A folder is bound to a cluster by the *cluster id*.  First members compute it from the
+incarnations of all of them, once they have met; later ones are told.  docs/membership.md
+has the whole story.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Final, Self
 
 import msgspec
@@ -15,30 +21,54 @@ from google_crc32c import value
 
 from quorate.consensus.replica import NodeId
 from quorate.storage.disk import Disk
+from quorate.storage.moves import UNFINISHED, DamagedMoves, Purpose, replace_file, unfinished_moves
 
 FILE_NAME: Final = "identity.json"
-FORMAT_VERSION: Final = 1
-_INCARNATION: Final = re.compile(r"[0-9a-f]{32}")
+FORMAT_VERSION: Final = 2
+_HEX_128: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def is_incarnation(text: str) -> bool:
-    return _INCARNATION.fullmatch(text) is not None
+    return _HEX_128.fullmatch(text) is not None
+
+
+def is_cluster_id(text: str) -> bool:
+    return _HEX_128.fullmatch(text) is not None
+
+
+def cluster_id_of(cluster: str, formation: Mapping[NodeId, str]) -> str:
+    """The id of the cluster of this name that these first members, node to incarnation, form: 32 hex digits."""
+    return sha256(msgspec.json.encode((cluster, sorted(formation.items())))).hexdigest()[:32]
 
 
 class DamagedIdentity(Exception):
-    """The identity file cannot be read back as it was written."""
+    """The identity file cannot be read back as it was written, or the folder was being set aside as damaged."""
 
 
 class IdentityMismatch(Exception):
-    """The data folder belongs to another node or cluster, or to a newer version of Quorate."""
+    """The data folder belongs to another node or cluster, or to another version of Quorate."""
+
+
+class UnfinishedRecovery(IdentityMismatch):
+    """A recovery was interrupted: the folder is neither the old cluster's any more nor the new one's yet."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            "a recovery of this data folder was interrupted: run the same `quorate recover` or "
+            f"`quorate snapshot restore` again, which finishes it (what was there before is in {folder}/)"
+        )
 
 
 class _Content(msgspec.Struct, frozen=True):
     format: int
     cluster: str
+    cluster_id: str
     node: int
     incarnation: str
-    peers: dict[int, str]
+    formation: dict[int, str] = {}
+    met: dict[int, str] = {}
+    addresses: dict[int, str] = {}
+    recovered_from: str = ""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -51,7 +81,11 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 class Identity:
-    """The identity file of a data folder, kept up to date on disk."""
+    """The identity file of a data folder, kept up to date on disk.
+
+    Every method that changes it returns once the change is durable, and raises OSError
+    where it cannot be made: nothing has changed then.
+    """
 
     def __init__(self, disk: Disk, content: _Content) -> None:
         """Use `Identity.open`, `load` or `create`."""
@@ -77,23 +111,65 @@ class Identity:
 
     @classmethod
     def load(cls, disk: Disk) -> Self | None:
-        """None where the folder has no identity yet.  Raises IdentityMismatch, DamagedIdentity, OSError."""
+        """None where the folder has no identity yet: the first question to ask of a data folder.
+
+        Raises IdentityMismatch, UnfinishedRecovery, DamagedIdentity (set the folder aside then), OSError.
+        """
+        try:
+            moves = unfinished_moves(disk)
+        except DamagedMoves as error:
+            raise DamagedIdentity(str(error)) from error
+        if moves is not None:
+            if moves.purpose is Purpose.START_OVER:
+                raise UnfinishedRecovery(moves.folder)
+            raise DamagedIdentity(f"{UNFINISHED}: the data was being moved to {moves.folder}/: {moves.why}")
         if not disk.exists(FILE_NAME):
             return None
         return cls(disk, _decode(disk.read(FILE_NAME)))
 
     @classmethod
-    def create(cls, disk: Disk, cluster: str, node: NodeId, incarnation: str) -> Self:
-        """Give the folder an identity, durably.  Raises OSError."""
+    def create(
+        cls,
+        disk: Disk,
+        cluster: str,
+        node: NodeId,
+        incarnation: str,
+        *,
+        cluster_id: str = "",
+        formation: Mapping[NodeId, str] | None = None,
+        recovered_from: str = "",
+        path: str = FILE_NAME,
+    ) -> Self:
+        """Give the folder an identity, durably.  Raises OSError.
+
+        Another `path` than the default is for a file that is to be moved into its place.
+        """
         if not is_incarnation(incarnation):
             raise ValueError(f"an incarnation is 32 hexadecimal digits, not {incarnation!r}")
-        content = _Content(FORMAT_VERSION, cluster, node, incarnation, {})
-        _save(disk, content)
+        for text in (cluster_id, recovered_from):
+            if text:
+                _check_cluster_id(text)
+        content = _Content(
+            FORMAT_VERSION,
+            cluster,
+            cluster_id,
+            node,
+            incarnation,
+            formation=_in_order(formation or {}),
+            recovered_from=recovered_from,
+        )
+        _save(disk, content, path)
         return cls(disk, content)
 
     @property
     def cluster(self) -> str:
+        """Its name."""
         return self._content.cluster
+
+    @property
+    def cluster_id(self) -> str:
+        """Empty until the node is a member."""
+        return self._content.cluster_id
 
     @property
     def node(self) -> NodeId:
@@ -103,31 +179,83 @@ class Identity:
     def incarnation(self) -> str:
         return self._content.incarnation
 
-    def known_peer(self, peer: NodeId) -> str | None:
-        """The incarnation that the peer came with first."""
-        return self._content.peers.get(peer)
+    @property
+    def formation(self) -> Mapping[NodeId, str]:
+        """All first members with their incarnations; empty unless this node was one of them."""
+        return self._content.formation
 
-    def remember_peer(self, peer: NodeId, incarnation: str) -> None:
-        """Remember it durably, instead of what was known.  Raises OSError: it is not known then."""
-        peers = {**self._content.peers, peer: incarnation}
-        content = msgspec.structs.replace(self._content, peers=peers)
-        _save(self._disk, content)
-        self._content = content
+    @property
+    def met(self) -> Mapping[NodeId, str]:
+        """While the cluster forms: the first members met so far, with their incarnations."""
+        return self._content.met
+
+    @property
+    def addresses(self) -> Mapping[NodeId, str]:
+        """Where the members' peer listeners were last, "host:port": a hint for the next start."""
+        return self._content.addresses
+
+    @property
+    def recovered_from(self) -> str:
+        """The id of the cluster out of which `quorate recover` made this one; empty where it did not."""
+        return self._content.recovered_from
+
+    def meet(self, peer: NodeId, incarnation: str) -> None:
+        """Remember a first member, instead of what was known of it."""
+        assert not self.cluster_id, "who is a member has no others to meet"
+        self._change(self._replaced(met={**self._content.met, peer: incarnation}))
+
+    def form(self, cluster_id: str, formation: Mapping[NodeId, str]) -> None:
+        """All first members have met."""
+        assert self.cluster_id in ("", cluster_id), "a folder belongs to one cluster for ever"
+        _check_cluster_id(cluster_id)
+        self._change(self._replaced(cluster_id=cluster_id, formation=formation, met={}))
+
+    def join(self, cluster_id: str) -> None:
+        """A member let this node in."""
+        assert self.cluster_id in ("", cluster_id), "a folder belongs to one cluster for ever"
+        _check_cluster_id(cluster_id)
+        self._change(self._replaced(cluster_id=cluster_id, met={}))
+
+    def remember_addresses(self, addresses: Mapping[NodeId, str]) -> None:
+        """These are all the members' addresses now."""
+        self._change(self._replaced(addresses=addresses))
+
+    def _replaced(
+        self,
+        *,
+        cluster_id: str | None = None,
+        formation: Mapping[NodeId, str] | None = None,
+        met: Mapping[NodeId, str] | None = None,
+        addresses: Mapping[NodeId, str] | None = None,
+    ) -> _Content:
+        content = self._content
+        return msgspec.structs.replace(
+            content,
+            cluster_id=content.cluster_id if cluster_id is None else cluster_id,
+            formation=content.formation if formation is None else _in_order(formation),
+            met=content.met if met is None else _in_order(met),
+            addresses=content.addresses if addresses is None else _in_order(addresses),
+        )
+
+    def _change(self, content: _Content) -> None:
+        if content != self._content:
+            _save(self._disk, content, FILE_NAME)
+            self._content = content
 
 
-def _save(disk: Disk, content: _Content) -> None:
+def _in_order(mapping: Mapping[NodeId, str]) -> dict[NodeId, str]:
+    return dict(sorted(mapping.items()))
+
+
+def _check_cluster_id(text: str) -> None:
+    if not is_cluster_id(text):
+        raise ValueError(f"a cluster id is 32 hexadecimal digits, not {text!r}")
+
+
+def _save(disk: Disk, content: _Content, path: str) -> None:
     encoded = msgspec.json.encode(content)
     data = msgspec.json.format(msgspec.json.encode(_File(value(encoded), msgspec.Raw(encoded)))) + b"\n"
-    partial = f"{FILE_NAME}.partial"
-    file = disk.open(partial, create=True)
-    try:
-        file.truncate(0)
-        file.write_at(0, data)
-        file.sync()
-    finally:
-        file.close()
-    disk.rename(partial, FILE_NAME)
-    disk.sync_folder("")
+    replace_file(disk, path, data)
 
 
 def _decode(data: bytes) -> _Content:

@@ -18,7 +18,7 @@ from google_crc32c import extend, value
 
 from quorate.consensus.records import CompactedThrough, Entry, Record, SaveEntry, SaveState, TruncateFrom
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 SEGMENT_MAGIC: Final = b"QUORLOG\n"
 _SEGMENT_HEADER: Final = struct.Struct("<8sIIQQQQ12s")
@@ -138,7 +138,8 @@ class BlockBuilder:
             elif isinstance(record, TruncateFrom):
                 head = _RECORD.pack(_TRUNCATE, group, record.position, 0, 0)
             elif isinstance(record, CompactedThrough):
-                head = _RECORD.pack(_COMPACTED, group, record.position, record.generation, 0)
+                data = record.configuration
+                head = _RECORD.pack(_COMPACTED, group, record.position, record.generation, len(data))
             else:
                 head = _RECORD.pack(_OLDEST, group, record.sequence, 0, 0)
             self._parts.append(head)
@@ -214,7 +215,7 @@ def decode_records(block: Block) -> Iterator[tuple[int, int, LogRecord]]:
         elif kind == _TRUNCATE:
             record = TruncateFrom(position)
         elif kind == _COMPACTED:
-            record = CompactedThrough(position, generation)
+            record = CompactedThrough(position, generation, body[start : start + size])
         elif kind == _OLDEST:
             record = OldestNeeded(position)
         else:

@@ -44,7 +44,7 @@ class GroupMarks:
         records: list[Record] = []
         if self.state is not None:
             records.append(SaveState(self.state))
-        if self.compacted.position:
+        if self.compacted != CompactedThrough(0, 0):
             records.append(self.compacted)
         return records
 

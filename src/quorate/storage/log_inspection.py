@@ -46,7 +46,7 @@ class InspectedRecord:
 
     `kind` is "state", "entry", "truncate", "compacted", or one of the log's own: "oldest"
     (segments before `position` may be missing) and "closed" (an orderly stop).  What a
-    kind does not have is 0.  `length` is that of the state or payload in bytes.
+    kind does not have is 0.  `length` is that of the state, payload or configuration in bytes.
     """
 
     file: str
@@ -142,5 +142,5 @@ def _describe(record: LogRecord) -> tuple[str, int, int, int]:
     if isinstance(record, TruncateFrom):
         return "truncate", record.position, 0, 0
     if isinstance(record, CompactedThrough):
-        return "compacted", record.position, record.generation, 0
+        return "compacted", record.position, record.generation, len(record.configuration)
     return "oldest", record.sequence, 0, 0

@@ -249,6 +249,6 @@ class _Replay:
         for group, marks in self._marks.items():
             found = sorted(self._entries[group].items())
             entries = tuple(entry for position, entry in found if position > marks.compacted.position)
-            if entries or marks.state is not None or marks.compacted.position:
+            if entries or marks.state is not None or marks.compacted != CompactedThrough(0, 0):
                 groups[group] = Recovered(marks.state, marks.compacted, entries)
         return groups
