@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from quorate.net.frames import FrameDecoder, FrameError
+from quorate.net.frames import HEADER_BYTES, FrameDecoder, FrameError
 from quorate.net.handshake import HandshakeRefused
 
 HANDSHAKE_FRAME_BYTES = 4096
@@ -85,3 +85,13 @@ class FramedConnection(asyncio.Protocol):
 
     def failed(self, error: Exception) -> None:
         raise AssertionError("each direction says how it fails")
+
+
+async def read_frame(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
+    """The next frame that is not a keep-alive.  Raises FrameError where it is larger, EOFError, OSError."""
+    while True:
+        length = int.from_bytes(await reader.readexactly(HEADER_BYTES), "big")
+        if length > max_bytes:
+            raise FrameError(f"an answer of {length} bytes was announced, at most {max_bytes} are expected")
+        if length:
+            return await reader.readexactly(length)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Any, cast
 
 from quorate.net.connection import HANDSHAKE_TIMEOUT_S, Direction, FramedConnection, LinkEvents
@@ -34,6 +33,7 @@ class _Outgoing(FramedConnection):
         super().__init__(max_frame_bytes)
         self.link = link
         self.welcomed = asyncio.get_running_loop().create_future()
+        self.peer_incarnation: str | None = None
         self.problem: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,6 +47,8 @@ class _Outgoing(FramedConnection):
             raise FrameError("the accepting side sent a message on a one-way connection")
         welcome = self.link.handshake.conclude(self.link.peer, body)
         self.link.peer_admin = welcome.admin
+        self.link.peer_release = welcome.release
+        self.peer_incarnation = welcome.incarnation
         self.welcomed.set_result(None)
 
     def failed(self, error: Exception) -> None:
@@ -69,16 +71,22 @@ class PeerLink:
     ) -> None:
         self.peer = peer
         self.address = address
+        """Where to dial next time."""
         self.handshake = handshake
         self.peer_admin = ""
+        self.peer_release = ""
+        self.peer_incarnation: str | None = None
+        """Of the data folder at the other end; None while not connected."""
         self.connected = False
+        self.task: asyncio.Task[None] | None = None
+        """Runs it."""
         self._events = events
         self._max_frame_bytes = max_frame_bytes
         self._encoder = FrameEncoder()
         self._queue: list[Any] = []
         self._connection: _Outgoing | None = None
+        self._removed = False
         self._reported: str | None = None
-        self._where = f"{address[0]}:{address[1]}"
 
     def first_frame(self) -> bytes:
         return bytes(self._encoder.encode(self.handshake.hello(self.peer, Purpose.MESSAGES)))
@@ -102,51 +110,75 @@ class PeerLink:
             return
         connection.transport.write(self._encoder.encode(items))
 
+    def remove(self) -> None:
+        """Send nothing more.  `run` ends, and tells of the loss of the connection if there was one."""
+        self._removed = True
+        if self.connected:
+            self._disconnected()
+        else:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Dial no more, until it is run again."""
+        if self.task is not None:
+            self.task.cancel()
+
     async def run(self) -> None:
-        """Keep the link up until cancelled."""
+        """Keep the link up until cancelled, or removed."""
         backoff_s = BACKOFF_FIRST_S
-        try:
-            while True:
-                if await self._one_connection():
-                    backoff_s = BACKOFF_FIRST_S
+        while not self._removed:
+            if await self._one_connection():
+                backoff_s = BACKOFF_FIRST_S
+            if not self._removed:
                 await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_LIMIT_S)
-        finally:
-            if self._connection is not None:
-                self._connection.abort()
+            backoff_s = min(backoff_s * 2, BACKOFF_LIMIT_S)
 
     async def _one_connection(self) -> bool:
         """Dial, speak until the end.  True where the handshake had succeeded."""
-        loop = asyncio.get_running_loop()
+        address = self.address
+        where = f"{address[0]}:{address[1]}"
         connection = _Outgoing(self, self._max_frame_bytes)
         try:
+            if not await self._dial(connection, address, where):
+                return False
+            self._report(None, where)
+            self._connection = connection
+            self.peer_incarnation = connection.peer_incarnation
+            self.connected = True
+            self._events.connected(self.peer)
+            await self._watch_silence(connection)
+        finally:
+            self._disconnected()
+            connection.abort()
+        if not self._removed:
+            self._report(
+                f"lost the link to node {self.peer}: {connection.problem or 'closed by the other side'}", where
+            )
+        self._events.lost(self.peer, Direction.OUTGOING)
+        return True
+
+    async def _dial(self, connection: _Outgoing, address: tuple[str, int], where: str) -> bool:
+        """True where the peer welcomed us; else it was reported why not."""
+        try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await loop.create_connection(lambda: connection, *self.address)
-                self._connection = connection
+                await asyncio.get_running_loop().create_connection(lambda: connection, *address)
                 await asyncio.wait([connection.welcomed])
         except (OSError, TimeoutError) as error:
-            connection.abort()
-            self._report(
-                f"cannot reach node {self.peer} at {self.address[0]}:{self.address[1]}: {error or 'no answer'}"
-            )
+            self._report(f"cannot reach node {self.peer} at {where}: {error or 'no answer'}", where)
             return False
         if connection.welcomed.cancelled():
             problem = connection.problem or "it closed the connection during the handshake"
-            self._report(f"no link to node {self.peer} at {self._where}: {problem}")
+            self._report(f"no link to node {self.peer} at {where}: {problem}", where)
             return False
-        self._report(None)
-        self.connected = True
-        self._events.connected(self.peer)
-        try:
-            await self._watch_silence(connection)
-        finally:
-            self.connected = False
-            self._queue.clear()
-            self._connection = None
-            connection.abort()
-        self._report(f"lost the link to node {self.peer}: {connection.problem or 'closed by the other side'}")
-        self._events.lost(self.peer, Direction.OUTGOING)
         return True
+
+    def _disconnected(self) -> None:
+        connection, self._connection = self._connection, None
+        self.connected = False
+        self.peer_incarnation = None
+        self._queue.clear()
+        if connection is not None:
+            connection.abort()
 
     async def _watch_silence(self, connection: _Outgoing) -> None:
         loop = asyncio.get_running_loop()
@@ -159,35 +191,60 @@ class PeerLink:
                 return
             connection.transport.write(KEEP_ALIVE)
 
-    def _report(self, problem: str | None) -> None:
+    def _report(self, problem: str | None, where: str) -> None:
         """Log a state once, not at every attempt."""
         if problem == self._reported:
             return
         self._reported = problem
         if problem is None:
-            _log.info("linked to node %d at %s", self.peer, self._where)
+            _log.info("linked to node %d at %s", self.peer, where)
         else:
             _log.warning("%s", problem)
 
 
 class Links:
-    """All of a node's links."""
+    """All of a node's links.  Peers come and go while it runs, or before it starts."""
 
-    def __init__(
-        self,
-        peers: Mapping[int, tuple[str, int]],
-        handshake: Handshake,
-        events: LinkEvents,
-        max_frame_bytes: int,
-    ) -> None:
-        self.by_peer = {
-            peer: PeerLink(peer, address, handshake, events, max_frame_bytes) for peer, address in sorted(peers.items())
-        }
-        self._tasks: list[asyncio.Task[None]] = []
+    def __init__(self, handshake: Handshake, events: LinkEvents, max_frame_bytes: int) -> None:
+        self.by_peer: dict[int, PeerLink] = {}
+        self._handshake = handshake
+        self._events = events
+        self._max_frame_bytes = max_frame_bytes
+        self._running = False
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        """-> peer; those of removed links too until their end was told."""
 
     def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(link.run(), name=f"link-{link.peer}") for link in self.by_peer.values()]
+        """Begin to dial the peers that are there; `ensure` dials at once from now on."""
+        self._running = True
+        for link in self.by_peer.values():
+            self._launch(link)
+
+    def ensure(self, peer: int, address: tuple[str, int]) -> None:
+        """Keep a link to `peer` at `address`.
+
+        A new address counts from the next dialling on, which is now where the peer is not
+        connected.  A connection that stands is left alone.
+        """
+        link = self.by_peer.get(peer)
+        if link is None:
+            link = PeerLink(peer, address, self._handshake, self._events, self._max_frame_bytes)
+            self.by_peer[peer] = link
+        elif link.address == address:
+            return
+        else:
+            link.address = address
+            if link.connected:
+                return
+            link.cancel()
+        if self._running:
+            self._launch(link)
+
+    def remove(self, peer: int) -> None:
+        """Drop the link.  Where it was connected, `events.lost` follows from the loop, not from within this call."""
+        link = self.by_peer.pop(peer, None)
+        if link is not None:
+            link.remove()
 
     def flush(self) -> None:
         """One frame to each peer that something is queued for."""
@@ -195,6 +252,20 @@ class Links:
             link.flush()
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        self._running = False
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _launch(self, link: PeerLink) -> None:
+        before = [task for task, peer in self._tasks.items() if peer == link.peer]
+        link.task = asyncio.get_running_loop().create_task(self._run(link, before), name=f"link-{link.peer}")
+        self._tasks[link.task] = link.peer
+        link.task.add_done_callback(self._tasks.pop)
+
+    async def _run(self, link: PeerLink, before: list[asyncio.Task[None]]) -> None:
+        """One after the other, so that the loss of the last connection is told before the next one stands."""
+        if before:
+            await asyncio.wait(before)
+        await link.run()

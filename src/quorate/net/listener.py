@@ -9,12 +9,16 @@ from typing import Any, Protocol
 
 from quorate.net.connection import HANDSHAKE_TIMEOUT_S, Direction, FramedConnection, LinkEvents
 from quorate.net.frames import KEEP_ALIVE, FrameEncoder
-from quorate.net.handshake import Handshake, Hello, Purpose, Unwelcome
+from quorate.net.handshake import Handshake, HandshakeRefused, Hello, Portrait, Purpose, Unwelcome
 
 _log = logging.getLogger(__name__)
 
 SNAPSHOT_SILENCE_LIMIT_S = 15.0
 """Of a snapshot's sender, which sends chunks, or keep-alives while it waits for the answer."""
+
+
+REFUSAL_LOG_INTERVAL_S = 60.0
+MAX_REFUSALS_REMEMBERED = 256
 
 
 class _Incoming(FramedConnection):
@@ -49,8 +53,13 @@ class _Incoming(FramedConnection):
             self.listener.events.burst_ended(self.hello.node)
 
     def _shake_hands(self, body: bytes) -> None:
-        hello, welcome = self.listener.handshake.accept(body)
-        assert self.transport is not None and self.deadline is not None
+        hello, answer = self.listener.handshake.accept(body)
+        if self.transport is None:
+            return
+        if isinstance(answer, Portrait):
+            self._part(answer)
+            return
+        assert self.deadline is not None
         self.deadline.cancel()
         self.hello = hello
         self.decoder.max_frame_bytes = self.max_frame_bytes
@@ -58,7 +67,16 @@ class _Incoming(FramedConnection):
             self.listener.adopt(hello.node, self)
         else:
             self._watch_silence()
-        self.transport.write(FrameEncoder().encode(welcome))
+        # Whoever heard of the loss of an older connection may have cut this one.
+        if self.transport is not None:
+            self.transport.write(FrameEncoder().encode(answer))
+
+    def _part(self, answer: Portrait | Unwelcome) -> None:
+        """Say this and hang up."""
+        transport, self.transport = self.transport, None
+        assert transport is not None
+        transport.write(FrameEncoder().encode(answer))
+        transport.close()
 
     def _watch_silence(self) -> None:
         """What a sender leaves half done is not kept: its machine may be gone without a word."""
@@ -75,10 +93,9 @@ class _Incoming(FramedConnection):
             return
         where = transport.get_extra_info("peername")
         if self.hello is None:
-            _log.warning("refused a peer connection from %s: %s", where, error)
-            transport.write(FrameEncoder().encode(Unwelcome(str(error))))
-            transport.close()
-            self.transport = None
+            if self.listener.is_news(where, error):
+                _log.warning("refused a peer connection from %s: %s", where, error)
+            self._part(self.listener.handshake.unwelcome(error))
         else:
             _log.error("cut the connection from node %d (%s): %s", self.hello.node, where, error)
             self.abort()
@@ -125,6 +142,8 @@ class PeerListener:
         self._current: dict[int, _Incoming] = {}
         self._open: dict[_Incoming, None] = {}
         """No set, whose order is that of addresses in memory: a simulated run is the same every time."""
+        self._logged_s: dict[tuple[str, str], float] = {}
+        """When a refusal (host, reason) was last logged."""
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -143,6 +162,36 @@ class PeerListener:
         if older is not None:
             older.abort()
             self.events.lost(peer, Direction.INCOMING)
+
+    def incarnation_of(self, peer: int) -> str | None:
+        """Under which incarnation the peer speaks to this node now; None where it does not."""
+        connection = self._current.get(peer)
+        if connection is None or connection.hello is None or connection.transport is None:
+            return None
+        return connection.hello.incarnation
+
+    def disconnect(self, peer: int) -> None:
+        """Cut whatever the peer speaks on, snapshots too; nothing more of it is handed up.
+
+        `events.lost` follows from the loop, so this may be called from within any step.
+        """
+        for connection in list(self._open):
+            if connection.hello is not None and connection.hello.node == peer:
+                connection.abort()
+
+    def is_news(self, where: object, error: Exception) -> bool:
+        """False where the same host was refused for the same reason a short while ago: it tries again and again."""
+        if not isinstance(error, HandshakeRefused):
+            return True
+        now_s = asyncio.get_running_loop().time()
+        refusal = (str(where[0]) if isinstance(where, tuple) else "", str(error))
+        logged_s = self._logged_s.get(refusal)
+        if logged_s is not None and now_s - logged_s < REFUSAL_LOG_INTERVAL_S:
+            return False
+        if len(self._logged_s) >= MAX_REFUSALS_REMEMBERED:
+            self._logged_s.clear()
+        self._logged_s[refusal] = now_s
+        return True
 
     def dismiss(self, connection: _Incoming) -> None:
         self._open.pop(connection, None)

@@ -23,8 +23,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from quorate.net.connection import HANDSHAKE_TIMEOUT_S
-from quorate.net.frames import HEADER_BYTES, KEEP_ALIVE, FrameEncoder, FrameError
+from quorate.net.connection import HANDSHAKE_FRAME_BYTES, HANDSHAKE_TIMEOUT_S, read_frame
+from quorate.net.frames import KEEP_ALIVE, FrameEncoder, FrameError
 from quorate.net.handshake import Handshake, Purpose
 from quorate.net.listener import IncomingTransfer
 from quorate.storage.disk import File
@@ -111,7 +111,7 @@ async def _send_file(
     try:
         writer.write(FrameEncoder().encode(handshake.hello(peer, Purpose.SNAPSHOT)))
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-            handshake.conclude(peer, await _read_frame(reader))
+            handshake.conclude(peer, await read_frame(reader, HANDSHAKE_FRAME_BYTES))
         taken = msgspec.msgpack.decode(await _send_chunks(reader, writer, file, offer), type=Taken)
     except TimeoutError:
         raise TransferFailed(f"node {peer} was silent for too long") from None
@@ -127,7 +127,7 @@ async def _send_file(
 async def _send_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, file: File, offer: Offer) -> bytes:
     """Send what the peer is to have; returns its answer's frame, which may come early where it does not want it."""
     encoder = FrameEncoder()
-    answer = asyncio.get_running_loop().create_task(_read_frame(reader), name="snapshot-answer")
+    answer = asyncio.get_running_loop().create_task(read_frame(reader, MAX_ANSWER_BYTES), name="snapshot-answer")
     # Looked at, so that nobody warns of it: what ends the reading ends the sending as well, which reports it.
     answer.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
@@ -150,16 +150,6 @@ async def _send_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         return answer.result()
     finally:
         answer.cancel()
-
-
-async def _read_frame(reader: asyncio.StreamReader) -> bytes:
-    """The next frame that is not a keep-alive."""
-    while True:
-        length = int.from_bytes(await reader.readexactly(HEADER_BYTES), "big")
-        if length > MAX_ANSWER_BYTES:
-            raise FrameError(f"an answer of {length} bytes was announced, at most {MAX_ANSWER_BYTES} are expected")
-        if length:
-            return await reader.readexactly(length)
 
 
 class _Reception:
