@@ -163,6 +163,29 @@ class Cluster(Protocol):
         ...
 
 
+def last_zxid(endpoint: str) -> int:
+    """The newest transaction that a node has applied; -1 while it does not serve."""
+    try:
+        answer = four_letters(endpoint, "srvr")
+    except OSError:
+        return -1
+    found = [line.removeprefix("Zxid: ") for line in answer.splitlines() if line.startswith("Zxid: ")]
+    return int(found[0], 16) if found else -1
+
+
+def wait_caught_up(cluster: Cluster) -> dict[str, str]:
+    """Wait until every node serves and has applied what the leader had before; returns the modes."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        modes = cluster.modes()
+        reached = max(last_zxid(endpoint) for endpoint in cluster.endpoints)
+        while time.monotonic() < deadline:
+            if all(last_zxid(endpoint) >= reached for endpoint in cluster.endpoints):
+                return modes
+            time.sleep(0.05)
+    raise BenchmarkError(f"{cluster.name}: a node has not caught up after {START_SECONDS:g} s")
+
+
 def stop_process(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, and SIGKILL for one that does not heed it."""
     if process.poll() is None:
@@ -201,16 +224,12 @@ class ZooKeeperCluster:
         base = free_ports(nodes, (0, PEER_DISTANCE, ADMIN_DISTANCE))
         self._ports = [base + i for i in range(nodes)]
         self.endpoints = [f"127.0.0.1:{port}" for port in self._ports]
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> ZooKeeperCluster:
-        servers = "".join(
-            f"server.{i}=127.0.0.1:{port + PEER_DISTANCE}:{port + ADMIN_DISTANCE}\n"
-            for i, port in enumerate(self._ports, 1)
-        )
         try:
-            for i, port in enumerate(self._ports, 1):
-                self._processes.append(self._start(i, port, servers))
+            for i in range(len(self._ports)):
+                self.processes.append(self._start(i))
             self.modes()
             for endpoint in self.endpoints:
                 self._check_durable(endpoint)
@@ -219,10 +238,20 @@ class ZooKeeperCluster:
             raise
         return self
 
-    def _start(self, number: int, port: int, servers: str) -> subprocess.Popen[bytes]:
+    def start_node(self, index: int) -> None:
+        """Start a node that has ended, on its data."""
+        self.processes[index].wait()
+        self.processes[index] = self._start(index)
+
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
+        number, port = index + 1, self._ports[index]
+        servers = "".join(
+            f"server.{i}=127.0.0.1:{port + PEER_DISTANCE}:{port + ADMIN_DISTANCE}\n"
+            for i, port in enumerate(self._ports, 1)
+        )
         folder = self._folder / f"zookeeper-{number}"
         data = folder / "data"
-        data.mkdir(parents=True)
+        data.mkdir(parents=True, exist_ok=True)
         (data / "myid").write_text(f"{number}\n")
         settings = folder / "zoo.cfg"
         settings.write_text(ZOO_CFG.format(data=data, client_port=port) + (servers if len(self._ports) > 1 else ""))
@@ -236,7 +265,7 @@ class ZooKeeperCluster:
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
             str(settings),
         ]
-        with (folder / "console.log").open("wb") as console:
+        with (folder / "console.log").open("ab") as console:
             return subprocess.Popen(arguments, stdout=console, stderr=subprocess.STDOUT)
 
     def _check_durable(self, endpoint: str) -> None:
@@ -244,14 +273,14 @@ class ZooKeeperCluster:
         for line in four_letters(endpoint, "envi").splitlines():
             if "forceSync" in line and not line.endswith("=yes"):
                 raise BenchmarkError(f"ZooKeeper at {endpoint} does not sync its log: {line}")
-        for process in self._processes:
+        for process in self.processes:
             command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
             if b"forceSync" in command_line or "JDK_JAVA_OPTIONS" in os.environ or "JAVA_TOOL_OPTIONS" in os.environ:
                 raise BenchmarkError("ZooKeeper's sync may have been turned off by an option of Java; unset it")
 
     def modes(self) -> dict[str, str]:
         def still_runs() -> None:
-            for number, process in enumerate(self._processes, 1):
+            for number, process in enumerate(self.processes, 1):
                 if process.poll() is not None:
                     console = (self._folder / f"zookeeper-{number}" / "console.log").read_text()
                     raise BenchmarkError(f"ZooKeeper server {number} ended with {process.returncode}:\n{console}")
@@ -259,13 +288,72 @@ class ZooKeeperCluster:
         return wait_for_modes(self.endpoints, still_runs)
 
     def __exit__(self, *reason: object) -> None:
-        for process in self._processes:
+        for process in self.processes:
             process.terminate()
-        for process in self._processes:
+        for process in self.processes:
             stop_process(process)
 
 
 # --- Quorate -----------------------------------------------------------------------------------
+
+
+class QuorateNodes:
+    """`quorate node` once for each node, with default settings, so that each can be killed, stopped and started."""
+
+    def __init__(self, folder: Path, nodes: int = 3) -> None:
+        self.name = "Quorate"
+        base = free_ports(nodes, (0, PEER_DISTANCE, ADMIN_DISTANCE))
+        self.endpoints = [f"127.0.0.1:{base + i}" for i in range(nodes)]
+        self.processes: list[subprocess.Popen[bytes]] = []
+        # Nodes stop once the writing end is closed, which the kernel does should the benchmark be killed.
+        self._pipe_reading, self._pipe_writing = os.pipe()
+        self._folders = [folder / f"quorate-{i}" for i in range(nodes)]
+        members = "".join(f'{i} = "127.0.0.1:{base + PEER_DISTANCE + i}"\n' for i in range(nodes))
+        for i, node_folder in enumerate(self._folders):
+            node_folder.mkdir(parents=True)
+            (node_folder / "node.toml").write_text(
+                f'cluster = "bench"\nnode = {i}\ndata = "data"\n'
+                f'[listen]\nzookeeper = "127.0.0.1:{base + i}"\nadmin = "127.0.0.1:{base + ADMIN_DISTANCE + i}"\n'
+                f"[members]\n{members}"
+            )
+
+    def __enter__(self) -> QuorateNodes:
+        try:
+            self.processes = [self._start(i) for i in range(len(self._folders))]
+            self.modes()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
+        folder = self._folders[index]
+        command = [sys.executable, "-m", "quorate", "node", "--config", str(folder / "node.toml")]
+        command += ["--stop-with-fd", str(self._pipe_reading)]
+        with (folder / "node.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(self._pipe_reading,))
+
+    def start_node(self, index: int) -> None:
+        """Start a node that has ended, on its data."""
+        self.processes[index].wait()
+        self.processes[index] = self._start(index)
+
+    def modes(self) -> dict[str, str]:
+        def still_runs() -> None:
+            for process, folder in zip(self.processes, self._folders, strict=True):
+                if process.poll() is not None:
+                    log = (folder / "node.log").read_text()[-4000:]
+                    raise BenchmarkError(f"{folder.name} ended with {process.returncode}; it said:\n{log}")
+
+        return wait_for_modes(self.endpoints, still_runs)
+
+    def __exit__(self, *reason: object) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            stop_process(process)
+        os.close(self._pipe_writing)
+        os.close(self._pipe_reading)
 
 
 class QuorateCluster:
