@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from quorate.consensus.membership import Configuration
 from quorate.consensus.replica import (
     ConsensusProtocol,
     PeerLost,
@@ -68,7 +69,7 @@ class Walk:
         configs = [
             ReplicaConfig(
                 node,
-                voters,
+                Configuration.make(1, dict.fromkeys(voters, "")),
                 max_bytes_in_flight=64,
                 max_message_bytes=24,
                 max_uncommitted_bytes=512,

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from quorate.consensus.membership import NO_CONFIGURATION
 from quorate.consensus.records import CompactedThrough, Entry, Record, Recovered
 from quorate.consensus.replica import (
     Compacted,
@@ -184,6 +185,14 @@ class Lab:
         server.applied = list(server.snapshots[recovered.compacted.position])
         server.replica = self.protocol.build(server.config, recovered, server.random, self.now_ms)
 
+    def wipe(self, node: NodeId) -> None:
+        """The folder of a stopped server is lost: it comes back knowing nothing, under its next incarnation."""
+        server = self.servers[node]
+        assert server.replica is None
+        server.config = replace(server.config, initial=NO_CONFIGURATION, incarnation=server.config.incarnation + "'")
+        server.durable = DurableRecords(Recovered())
+        server.snapshots = {0: ()}
+
     def compact(self, node: NodeId, position: int) -> None:
         """A server makes a snapshot of what its store was at `position`."""
         server = self.servers[node]
@@ -206,7 +215,10 @@ class Lab:
         position = transfer.compacted.position
         if arrives:
             receiver.snapshots[position] = self.servers[transfer.sender].snapshots[position]
-            event = SnapshotArrived(transfer.sender, transfer.generation, position, transfer.compacted.generation)
+            compacted = transfer.compacted
+            event = SnapshotArrived(
+                transfer.sender, transfer.generation, position, compacted.generation, compacted.configuration
+            )
             self.step(transfer.to, event)
         self.step(transfer.sender, SnapshotSent(transfer.to, position if arrives else None))
 

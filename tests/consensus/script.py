@@ -5,6 +5,7 @@ command what it printed.  Nothing in the language belongs to one protocol.
 
     start N [key=value ...]     build servers 1 ... N; keys are the integers of ReplicaConfig, and
                                 equal_timeouts=1, which lets all servers draw the same
+    spare N,...                 before `start`: servers that are no members yet
     recover N generation=G log=G,G,...
                                 before `start`: server N comes up with this log (one generation an entry)
     tick N                      move the clock to N's deadline and let it know
@@ -12,6 +13,11 @@ command what it printed.  Nothing in the language belongs to one protocol.
     run MS                      the same, and let everything arrive after each tick
     propose N TEXT              ask N to append a batch
     barrier N ID                ask N for a read barrier
+    change N V VOTERS [LEARNERS]
+                                ask N for a step towards version V, with members 1,2,3'; each ' stands for
+                                another incarnation
+    handover N [TARGET]         ask N to hand the leadership over
+    wipe N                      before `restart`: N comes back with an empty folder and its next incarnation
     persist N                   everything that N has not synced becomes durable
     deliver [A->B]              hand over what is in the network now (on one link)
     drop [A->B]                 lose what is in the network now (on one link)
@@ -32,12 +38,15 @@ command what it printed.  Nothing in the language belongs to one protocol.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
+from quorate.consensus.membership import NO_CONFIGURATION, Configuration, decode_configuration, is_configuration
 from quorate.consensus.records import CompactedThrough, Entry, Record, Recovered, SaveEntry, SaveState
 from quorate.consensus.replica import (
+    ChangeMembers,
     ConsensusProtocol,
     Effects,
     Event,
@@ -50,8 +59,11 @@ from quorate.consensus.replica import (
     ReplicaConfig,
     Send,
     Tick,
+    TransferLeadership,
 )
 from tests.consensus.lab import InFlight, Lab, Server
+
+STATE = ("term", "voted_for")
 
 
 class EvenlySpread:
@@ -74,6 +86,7 @@ class Script:
         """generation -> the protocol's hard state of a server that has not voted in it."""
         self.lab: Lab | None = None
         self.recovered: dict[NodeId, Recovered] = {}
+        self.spare: tuple[NodeId, ...] = ()
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.full: set[NodeId] = set()
         self.output: list[str] = []
@@ -118,16 +131,20 @@ class Script:
 
     def _do_start(self, nodes: str, *options: str) -> None:
         voters = tuple(range(1, int(nodes) + 1))
+        everybody = tuple(sorted({*voters, *self.spare}))
         settings = {key: int(value) for key, _, value in (option.partition("=") for option in options)}
         equal = settings.pop("equal_timeouts", 0)
-        configs = [config_for(node, voters, settings) for node in voters]
+        configs = [config_for(node, voters, settings) for node in everybody]
         self.lab = Lab(
             self.protocol,
             configs,
-            lambda node: EvenlySpread(1 if equal else node, len(voters)),
+            lambda node: EvenlySpread(1 if equal else node, len(everybody)),
             self.recovered,
         )
         self.lab.watchers.append(self._write_step)
+
+    def _do_spare(self, nodes: str) -> None:
+        self.spare = tuple(int(node) for node in nodes.split(","))
 
     def _do_tick(self, node: str) -> None:
         self._lab().tick(int(node))
@@ -154,6 +171,16 @@ class Script:
 
     def _do_barrier(self, node: str, barrier_id: str) -> None:
         self._lab().step(int(node), ReadBarrier(int(barrier_id)))
+
+    def _do_change(self, node: str, version: str, voters: str, learners: str = "") -> None:
+        goal = Configuration.make(int(version), _members(voters), _members(learners))
+        self._lab().step(int(node), ChangeMembers(goal))
+
+    def _do_handover(self, node: str, target: str = "") -> None:
+        self._lab().step(int(node), TransferLeadership(int(target) if target else None))
+
+    def _do_wipe(self, node: str) -> None:
+        self._lab().wipe(int(node))
 
     def _do_persist(self, node: str) -> None:
         lab = self._lab()
@@ -249,6 +276,9 @@ class Script:
             ready = ", ready" if effects.leadership.ready else ""
             role, generation = effects.leadership.role.value, effects.leadership.generation
             write(f"    {role} in generation {generation}, led by {leader}{ready}")
+        if effects.configuration is not None:
+            settled = server.running().settled_version() == effects.configuration.version
+            write(f"    {describe_configuration(effects.configuration)}{', settled' if settled else ''}")
         for record in effects.records:
             write(f"    save {describe_record(record, server)}")
         for send in effects.messages:
@@ -274,15 +304,23 @@ class Script:
             self.output.append(f"{node}: down")
             return
         status = server.replica.status()
-        words = " ".join(f"{key}={value}" for key, value in status.words.items())
+        words = " ".join(f"{key}={value}" for key, value in status.words.items() if key != "election_timeout_ms")
         log = " ".join(str(entry.generation) for _, entry in sorted(server.written.entries.items()))
         first = server.written.compacted.position + 1
         positions = f"commit={status.commit_position} applied={len(server.applied)}"
         self.output.append(f"{node}: {words} {positions} log from {first}: {log}".rstrip())
+        configuration = server.replica.configuration()
+        if configuration.version != 1 or configuration.learners:
+            self.output.append(f"   {describe_configuration(configuration)}")
 
 
-def config_for(node: NodeId, voters: tuple[NodeId, ...], settings: dict[str, int]) -> ReplicaConfig:
-    return ReplicaConfig(node, voters, (), **settings)
+def config_for(node: NodeId, voters: tuple[NodeId, ...], settings: dict[str, Any]) -> ReplicaConfig:
+    initial = Configuration.make(1, dict.fromkeys(voters, "")) if node in voters else NO_CONFIGURATION
+    return ReplicaConfig(node, initial, **settings)
+
+
+def _members(words: str) -> dict[NodeId, str]:
+    return {int(word.rstrip("'")): "'" * word.count("'") for word in words.split(",") if word}
 
 
 def _is_on(flight: InFlight, link: str) -> bool:
@@ -290,14 +328,31 @@ def _is_on(flight: InFlight, link: str) -> bool:
 
 
 def describe_entries(entries: tuple[Entry, ...]) -> str:
-    words = [f"{entry.position}/{entry.generation} {entry.payload.decode('ascii') or '-'}" for entry in entries]
+    words = [f"{entry.position}/{entry.generation} {describe_payload(entry.payload)}" for entry in entries]
     return "[" + ", ".join(words) + "]"
+
+
+def describe_payload(payload: bytes) -> str:
+    if is_configuration(payload):
+        return "{" + describe_configuration(decode_configuration(payload)) + "}"
+    return payload.decode("ascii") or "-"
+
+
+def describe_configuration(configuration: Configuration) -> str:
+    def members(them: Mapping[NodeId, str]) -> str:
+        return ",".join(f"{node}{incarnation}" for node, incarnation in them.items())
+
+    old = f"{members(configuration.old_voters)} and " if configuration.is_joint else ""
+    learners = f" learners {members(configuration.learners)}" if configuration.learners else ""
+    return f"version {configuration.version} voters {old}{members(configuration.voters) or 'nobody'}{learners}"
 
 
 def describe_message(message: Message) -> str:
     words = [type(message).__name__]
     for field in msgspec.structs.fields(message):
         value = getattr(message, field.name)
+        if field.name in ("transfer", "round_trip_ms") and not value:
+            continue
         if isinstance(value, bool):
             words.append(f"{field.name}={'yes' if value else 'no'}")
         elif isinstance(value, tuple):
@@ -313,7 +368,7 @@ def describe_send(send: Send) -> str:
 
 def describe_record(record: Record, server: Server) -> str:
     if isinstance(record, SaveState):
-        return " ".join(f"{key}={value}" for key, value in server.running().status().words.items() if key != "state")
+        return " ".join(f"{key}={value}" for key, value in server.running().status().words.items() if key in STATE)
     if isinstance(record, SaveEntry):
         return describe_entries((record.entry,))
     if isinstance(record, CompactedThrough):
@@ -326,5 +381,11 @@ def describe_event(event: Event) -> str:
         return f"from {event.sender}: {describe_message(event.message)}"
     if isinstance(event, Tick):
         return "tick"
-    words = [f"{field.name}={getattr(event, field.name)}" for field in msgspec.structs.fields(event)]
+    if isinstance(event, ChangeMembers):
+        return f"ChangeMembers to {describe_configuration(event.goal)}"
+    words = [
+        f"{field.name}={getattr(event, field.name)}"
+        for field in msgspec.structs.fields(event)
+        if field.name != "configuration"
+    ]
     return " ".join([type(event).__name__, *words])

@@ -72,7 +72,7 @@ MUTANTS: Final = (
         (
             Change(
                 _FOLLOWER,
-                """        self.barriers.add(barrier_id, core.now_ms + core.config.election_timeout_ms)
+                """        self.barriers.add(barrier_id, core.now_ms + core.timing.election_timeout_ms)
         core.send(self.leader, BarrierRequest(core.term, self.asker, barrier_id))
 """,
                 """        core.effects.barriers_passed.append(BarrierPassed(barrier_id, core.commit_position))

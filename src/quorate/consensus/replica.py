@@ -35,6 +35,13 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
         """Bytes of log entries carried: what a node whose disk is full must not accept."""
         return 0
 
+    def vouches(self) -> bool:
+        """Whether the receiver counts it as its sender's word: a vote, an acknowledgement.
+
+        Such a message is worth something only from the incarnation that is a voter.
+        """
+        return False
+
 
 # --- events: all that can happen to a replica ------------------------------------------------
 
@@ -272,6 +279,8 @@ class ReplicaConfig:
     node_id: NodeId
     initial: Configuration
     """Who decides before the log says otherwise; the same on all first members, `NO_CONFIGURATION` on later ones."""
+    incarnation: str = ""
+    """Of this node's data folder.  It stands and counts itself only where a configuration names it with this one."""
     election_timeout_ms: int = 400
     """A follower stands for election after this long without its leader, and up to as long again by chance.
 

@@ -19,7 +19,8 @@ class Ballot(enum.Enum):
 class Candidate:
     """Gathers votes for one ballot.  For `Ballot.VOTE` the server has entered its term and voted for itself."""
 
-    def __init__(self, core: Core, ballot: Ballot) -> None:
+    def __init__(self, core: Core, ballot: Ballot, transfer: bool = False) -> None:
+        """`transfer`: the leader itself told this server to stand."""
         assert core.is_voter
         self.core = core
         self.ballot = ballot
@@ -30,10 +31,10 @@ class Candidate:
         self._answers: dict[NodeId, bool] = {}
         assert pre_vote or core.voted_for == core.node_id
         term = core.term + 1 if pre_vote else core.term
-        request = RequestVote(term, core.log.last_position, core.log.last_term, pre_vote)
-        for peer in core.peers:
-            if peer in core.quorum.members:
-                core.send(peer, request)
+        request = RequestVote(term, core.log.last_position, core.log.last_term, pre_vote, transfer)
+        for voter in core.voters:
+            if voter != core.node_id:
+                core.send(voter, request)
 
     def receive_vote(self, sender: NodeId, message: Vote) -> None:
         if message.pre_vote == (self.ballot is Ballot.PRE_VOTE):

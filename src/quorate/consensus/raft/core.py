@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from quorate.consensus.membership import PREFIX, Configuration
+from quorate.consensus.raft.configurations import Configurations, recover_configurations
 from quorate.consensus.raft.hard_state import decode_hard_state, encode_hard_state
 from quorate.consensus.raft.log import Log
 from quorate.consensus.raft.messages import MAX_NUMBER, Appended, RaftMessage
+from quorate.consensus.raft.timing import Timing
 from quorate.consensus.records import CompactedThrough, Entry, Recovered, SaveEntry, SaveState, TruncateFrom
 from quorate.consensus.replica import Effects, InstallSnapshot, NodeId, RandomSource, ReplicaConfig, Send
-from quorate.quorums import Majority
+from quorate.quorums import Quorum
 
 
 class Core:
@@ -26,12 +29,8 @@ class Core:
         self.config = config
         self.node_id = config.node_id
         self.random = random
-        self.quorum = Majority(config.voters)
-        self.is_voter = config.node_id in config.voters
-        self.peers: tuple[NodeId, ...] = tuple(
-            sorted(node for node in {*config.voters, *config.learners} if node != config.node_id)
-        )
         self.now_ms = now_ms
+        self.timing = Timing(config.election_timeout_ms, config.max_election_timeout_ms)
         self.term, self.voted_for = decode_hard_state(recovered.state)
         compacted = recovered.compacted
         self.log = Log(compacted.position, compacted.generation, recovered.entries)
@@ -51,6 +50,16 @@ class Core:
         self._log_changed = False
         self._unpersisted: deque[tuple[int, int]] = deque()
         """(ticket, last position): once the ticket is persisted, the log is durable through the position."""
+        self.configurations = recover_configurations(config.initial, recovered)
+        self.quorum: Quorum
+        """Of the latest configuration in the log, like what follows."""
+        self.voters: tuple[NodeId, ...]
+        """While joint those of either set."""
+        self.peers: tuple[NodeId, ...]
+        """Everybody else who gets entries."""
+        self.is_voter: bool
+        """This server under this very incarnation: with an empty folder it has forgotten what it promised."""
+        self._configure()
 
     # --- one step ------------------------------------------------------------------------
 
@@ -124,12 +133,34 @@ class Core:
             self.voted_for = node
             self._state_changed = True
 
+    # --- configurations ------------------------------------------------------------------
+
+    def _configure(self) -> None:
+        """The latest configuration is another one: it counts at once."""
+        latest = self.configurations.latest
+        self.quorum = latest.quorum()
+        self.voters = tuple(sorted({*latest.voters, *latest.old_voters}))
+        self.peers = tuple([node for node in latest.members if node != self.node_id])
+        self.is_voter = latest.incarnation(self.node_id) == self.config.incarnation
+        self.effects.configuration = latest
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.configurations.latest
+
+    def is_changing(self) -> bool:
+        """The latest configuration is joint, or not known to be committed."""
+        return self.configuration.is_joint or self.configurations.latest_position > self.commit_position
+
     # --- log -----------------------------------------------------------------------------
 
     def append(self, entry: Entry) -> None:
         self.log.append(entry)
         self.effects.records.append(SaveEntry(entry))
         self._log_changed = True
+        if entry.payload.startswith(PREFIX):
+            self.configurations.append(entry.position, entry.payload)
+            self._configure()
 
     def append_all(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -144,12 +175,16 @@ class Core:
         # vouch for what takes their place.
         self.durable_position = min(self.durable_position, position - 1)
         self._unpersisted = deque([(ticket, min(last, position - 1)) for ticket, last in self._unpersisted])
+        if self.configurations.truncate_from(position):
+            self._configure()
 
     def commit(self, position: int) -> bool:
         """Learn that everything through `position` is committed; whether that was news."""
         if position <= self.commit_position:
             return False
         assert position <= self.log.last_position, (position, self.log.last_position)
+        if self.commit_position < self.configurations.latest_position <= position:
+            self.effects.configuration = self.configuration
         self.commit_position = position
         return True
 
@@ -163,37 +198,43 @@ class Core:
         term = self.log.term_at(position)
         assert term is not None, position
         self.compacted_position = position
-        self.effects.records.append(CompactedThrough(position, term))
+        configuration = self.configurations.compact(position)
+        self.effects.records.append(CompactedThrough(position, term, configuration.encode()))
         self.log.compact(position, self.config.max_tail_bytes)
 
-    def install(self, position: int, term: int) -> None:
-        """Take over a leader's snapshot that reaches beyond what is committed here.
+    def install(self, position: int, term: int, configuration: Configuration) -> None:
+        """Take over a leader's snapshot, with the configuration there, that reaches beyond what is committed here.
 
         If the log has the snapshot's last entry, the entries after it may be acknowledged
         already and stay (thesis section 5.1); if not, none of them can be committed.
         """
         assert position > self.commit_position, (position, self.commit_position)
+        former, was_changing = self.configuration, self.is_changing()
         if self.log.term_at(position) == term:
             self.log.compact(position, self.config.max_tail_bytes)
+            self.configurations.compact(position)
         else:
             if self.log.last_position > position:
                 self.truncate_from(position + 1)
             self.log = Log(position, term)
+            self.configurations = Configurations(configuration, position)
             # Beyond what was committed, what is durable of the old log says nothing about
             # the new one, which is durable with the record below.  (Not simply what was
             # handed out: that may rest on an earlier snapshot whose record is under way.)
             self.durable_position = min(self.durable_position, self.handed_position)
             self._unpersisted.clear()
-        self.effects.records.append(CompactedThrough(position, term))
+        self.effects.records.append(CompactedThrough(position, term, configuration.encode()))
         self.effects.install = InstallSnapshot(position, term)
         self.compacted_position = position
         self.commit_position = position
         self.handed_position = position
         self._log_changed = True
+        if self.configuration != former or self.is_changing() != was_changing:
+            self._configure()
 
     # --- chance --------------------------------------------------------------------------
 
     def draw_election_timeout_ms(self) -> int:
         """Between one and two election timeouts, so that servers seldom stand at the same time."""
-        timeout_ms = self.config.election_timeout_ms
+        timeout_ms = self.timing.election_timeout_ms
         return self.random.randrange(timeout_ms, 2 * timeout_ms)

@@ -1,10 +1,13 @@
 """A follower: takes a leader's entries, and stands for election when it hears from none.
 
-Learners are followers that never stand and never vote.
+Learners, and servers that are no members, are followers that never stand.  Asked for their
+vote they give it: a server that does not know yet that it was promoted may be needed to
+elect whoever knows, and the votes of others are counted by nobody.
 """
 
 from __future__ import annotations
 
+from quorate.consensus.membership import Configuration
 from quorate.consensus.raft.barriers import ForwardedBarriers
 from quorate.consensus.raft.core import Core
 from quorate.consensus.raft.messages import Append, Appended, AppendRejected, BarrierAnswer, BarrierRequest, Commit
@@ -39,8 +42,13 @@ class Follower:
         self.election_ms = self.core.now_ms + self.election_timeout_ms
 
     def leader_is_alive(self) -> bool:
-        """Whether votes are to be withheld, so that a server that lost touch cannot depose a working leader."""
-        return self.leader is not None and self.core.now_ms - self.heard_ms < self.core.config.election_timeout_ms
+        """Whether votes are to be withheld, so that a server that lost touch cannot depose a working leader.
+
+        By the timeout in effect, below which nobody stands who was told the same by the
+        leader.  Where servers were told different things, a candidate is kept waiting for
+        `max_election_timeout_ms` at most, since this server forgets its leader by then.
+        """
+        return self.leader is not None and self.core.now_ms - self.heard_ms < self.core.timing.election_timeout_ms
 
     def deadline_ms(self) -> int:
         expiry_ms = self.barriers.next_expiry_ms
@@ -66,7 +74,7 @@ class Follower:
         """
         core = self.core
         self.leader = None
-        timeout_ms = core.config.election_timeout_ms
+        timeout_ms = core.timing.election_timeout_ms
         delay_ms = core.random.randrange(timeout_ms // 16, timeout_ms // 4 + 1)
         self.election_ms = min(self.election_ms, core.now_ms + delay_ms)
         self.fail_barriers()
@@ -76,6 +84,9 @@ class Follower:
     def receive_append(self, message: Append) -> None:
         """Thesis figure 3.1, AppendEntries; the caller has seen to the term and the leader."""
         core = self.core
+        if core.timing.told(message.round_trip_ms):
+            self.election_timeout_ms = core.draw_election_timeout_ms()
+            self.election_ms = core.now_ms + self.election_timeout_ms
         previous_position, entries = message.previous_position, message.entries
         if previous_position < core.commit_position:
             # Whatever is committed here is in the leader's log as well.
@@ -123,12 +134,12 @@ class Follower:
     def receive_commit(self, message: Commit) -> None:
         self.core.commit(min(message.commit_position, self.core.log.last_position))
 
-    def take_snapshot(self, event: SnapshotArrived) -> None:
+    def take_snapshot(self, event: SnapshotArrived, configuration: Configuration) -> None:
         """The leader's snapshot is here: go on from it, and tell the leader once that is durable."""
         core = self.core
         position = core.commit_position
         if event.position > position:
-            core.install(event.position, event.position_generation)
+            core.install(event.position, event.position_generation, configuration)
             position = event.position
         assert self.leader is not None
         core.send(self.leader, Appended(core.term, 0, position))
@@ -140,7 +151,7 @@ class Follower:
         if self.leader is None:
             core.effects.barriers_failed.append(barrier_id)
             return
-        self.barriers.add(barrier_id, core.now_ms + core.config.election_timeout_ms)
+        self.barriers.add(barrier_id, core.now_ms + core.timing.election_timeout_ms)
         core.send(self.leader, BarrierRequest(core.term, self.asker, barrier_id))
 
     def receive_barrier_answer(self, message: BarrierAnswer) -> None:

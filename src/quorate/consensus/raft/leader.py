@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
+from quorate.consensus.membership import Configuration
 from quorate.consensus.raft.barriers import Barrier, Rounds
+from quorate.consensus.raft.configurations import (
+    after_joint,
+    incarnation_of,
+    is_possible,
+    towards,
+    with_learners,
+)
 from quorate.consensus.raft.core import Core
-from quorate.consensus.raft.messages import Append, Appended, AppendRejected, BarrierAnswer, BarrierRequest, Commit
+from quorate.consensus.raft.messages import (
+    MAX_NUMBER,
+    Append,
+    Appended,
+    AppendRejected,
+    BarrierAnswer,
+    BarrierRequest,
+    Commit,
+    TimeoutNow,
+)
 from quorate.consensus.raft.progress import Flow, Progress
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import BarrierPassed, NodeId, Refusal, SendSnapshot
+
+_NEVER: Final = MAX_NUMBER + 1
+"""After every position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The leadership is being handed to `target`, until `deadline_ms`."""
+
+    target: NodeId
+    deadline_ms: int
 
 
 class Leader:
@@ -19,16 +50,21 @@ class Leader:
         self.opening_position = core.log.last_position + 1
         self.uncommitted_bytes = 0
         self.rounds = Rounds()
-        self.heartbeat_ms = core.now_ms + core.config.heartbeat_interval_ms
+        self.heartbeat_ms = self._next_heartbeat_ms()
         """When the next heartbeat is due."""
-        members = (core.node_id, *core.peers)
+        self.transfer: Transfer | None = None
+        self._change_position = self.opening_position if core.is_changing() else _NEVER
+        """Once this is committed, the latest configuration is, and may have to be followed by another one."""
+        self._heartbeat_commit = core.commit_position
+        """The commit position at the last heartbeat."""
         # What quorums are asked about, this server among the others.
-        self._match_positions: dict[NodeId, int] = dict.fromkeys(members, 0)
-        self._answered_rounds: dict[NodeId, int] = dict.fromkeys(members, 0)
-        self._heard_ms: dict[NodeId, int] = dict.fromkeys(members, core.now_ms)
-        self._match_positions[core.node_id] = core.durable_position
-        self._peers = [Progress(peer, self.opening_position, core.config.max_bytes_in_flight) for peer in core.peers]
-        self._peer_by_id = {progress.peer: progress for progress in self._peers}
+        self._match_positions: dict[NodeId, int] = {core.node_id: core.durable_position}
+        self._answered_rounds: dict[NodeId, int] = {core.node_id: 0}
+        self._heard_ms: dict[NodeId, int] = {core.node_id: core.now_ms}
+        self._peer_by_id: dict[NodeId, Progress] = {}
+        for peer in core.peers:
+            self._add_peer(peer, self.opening_position)
+        self._peers = list(self._peer_by_id.values())
         # An entry of the own term, since only such are committed by counting, and with
         # them all before it (thesis section 6.4, step 1).
         core.append(Entry(self.opening_position, core.term, b""))
@@ -54,19 +90,35 @@ class Leader:
 
     # --- time and rounds -----------------------------------------------------------------
 
+    def _next_heartbeat_ms(self) -> int:
+        """The next multiple of the interval: heartbeats of all groups of a node go out in one frame to each peer."""
+        interval_ms = self.core.config.heartbeat_interval_ms
+        return (self.core.now_ms // interval_ms + 1) * interval_ms
+
     def tick(self) -> bool:
-        """Send heartbeats when due.  False where no quorum was heard from for an election timeout."""
+        """Send heartbeats when due.  False where no quorum was heard from for an election timeout.
+
+        Likewise where a leader that is no voter any more could not hand over for so long.
+        """
         core = self.core
         if core.now_ms < self.heartbeat_ms:
             return True
         self._heard_ms[core.node_id] = core.now_ms
-        if core.now_ms - core.quorum.greatest_held(self._heard_ms) >= core.config.election_timeout_ms:
+        if core.now_ms - core.quorum.greatest_held(self._heard_ms) >= core.timing.election_timeout_ms:
             return False
-        self.heartbeat_ms = core.now_ms + core.config.heartbeat_interval_ms
+        if self.transfer is not None and core.now_ms >= self.transfer.deadline_ms:
+            self.transfer = None
+            if not core.is_voter and not core.is_changing():
+                return False
+        self.heartbeat_ms = self._next_heartbeat_ms()
+        self._heartbeat_commit = core.commit_position
+        core.timing.heartbeat()
         for progress in self._peers:
             progress.probe_due = True
         self._begin_round()
         self._send_heartbeats()
+        if self.transfer is not None:
+            self._hand_over()
         return True
 
     def barrier(self, barrier: Barrier) -> None:
@@ -74,7 +126,8 @@ class Leader:
         self._begin_wanted_round()
 
     def receive_barrier_request(self, sender: NodeId, message: BarrierRequest) -> None:
-        self.barrier(Barrier(message.barrier_id, sender, message.asker))
+        if sender in self._peer_by_id:
+            self.barrier(Barrier(message.barrier_id, sender, message.asker))
 
     def _is_opened(self) -> bool:
         return self.core.commit_position >= self.opening_position
@@ -93,8 +146,12 @@ class Leader:
         self._confirm_rounds()
 
     def _confirm_rounds(self) -> None:
-        core = self.core
-        for barrier, position in self.rounds.confirm(core.quorum.greatest_held(self._answered_rounds)):
+        core, rounds = self.core, self.rounds
+        former_ms = rounds.contact_ms
+        passed = rounds.confirm(core.quorum.greatest_held(self._answered_rounds))
+        if rounds.contact_ms is not None and rounds.contact_ms != former_ms:
+            core.timing.measured(core.now_ms - rounds.contact_ms)
+        for barrier, position in passed:
             if barrier.asker is None:
                 core.effects.barriers_passed.append(BarrierPassed(barrier.barrier_id, position))
             else:
@@ -114,6 +171,8 @@ class Leader:
         core = self.core
         if not self.is_ready():
             return Refusal.NOT_LEADER
+        if self.transfer is not None:
+            return Refusal.TRANSFERRING
         size = len(payload)
         if self.uncommitted_bytes and self.uncommitted_bytes + size > core.config.max_uncommitted_bytes:
             return Refusal.OVERLOADED
@@ -146,7 +205,15 @@ class Leader:
         progress.commit_told = min(core.commit_position, previous_position + len(entries))
         core.send(
             progress.peer,
-            Append(core.term, previous_position, previous_term, core.commit_position, self.rounds.current, entries),
+            Append(
+                core.term,
+                previous_position,
+                previous_term,
+                core.commit_position,
+                self.rounds.current,
+                entries,
+                core.timing.round_trip_ms,
+            ),
         )
 
     def _ask_snapshot(self, progress: Progress) -> None:
@@ -166,7 +233,8 @@ class Leader:
             if progress.flow is Flow.SNAPSHOT:
                 # Every log agrees with ours at position 0, so this is answered, and with
                 # the peer's commit position: it shows when the snapshot is in place.
-                core.send(progress.peer, Append(core.term, 0, 0, 0, self.rounds.current))
+                round_trip_ms = core.timing.round_trip_ms
+                core.send(progress.peer, Append(core.term, 0, 0, 0, self.rounds.current, (), round_trip_ms))
 
     def _tell_commit(self, progress: Progress) -> None:
         """Let the peer commit without waiting for the next entry or heartbeat: clients wait for it there."""
@@ -179,7 +247,9 @@ class Leader:
 
     def receive_appended(self, sender: NodeId, message: Appended) -> None:
         core = self.core
-        progress = self._peer_by_id[sender]
+        progress = self._peer_by_id.get(sender)
+        if progress is None:
+            return  # no member any more
         if message.match_position > core.log.last_position or message.round > self.rounds.current:
             return
         self._hear(sender, message.round)
@@ -192,18 +262,22 @@ class Leader:
         if news:
             self._match_positions[sender] = progress.match_position
             self._advance_commit()
+            if self._peer_by_id.get(sender) is not progress:
+                return  # what it acknowledged was that it is no member any more
         agrees = message.match_position == progress.next_position - 1
         if progress.flow is Flow.PROBE and progress.probe_due and agrees:
             progress.agreed()
             self._send_append(progress)
         self._send_entries(progress)
         self._tell_commit(progress)
+        if self.transfer is not None and self.transfer.target == sender and news:
+            self._hand_over()
 
     def receive_rejected(self, sender: NodeId, message: AppendRejected) -> None:
         """Step back to where the logs may agree (Raft paper, end of section 5.3)."""
         core = self.core
-        progress = self._peer_by_id[sender]
-        if message.round > self.rounds.current:
+        progress = self._peer_by_id.get(sender)
+        if progress is None or message.round > self.rounds.current:
             return
         self._hear(sender, message.round)
         rejected_position = message.rejected_position
@@ -264,3 +338,128 @@ class Leader:
         self._begin_wanted_round()
         for progress in self._peers:
             self._tell_commit(progress)
+        if held_position >= self._change_position:
+            self._configuration_committed()
+
+    # --- members -------------------------------------------------------------------------
+
+    def change(self, goal: Configuration) -> Refusal | None:
+        """One step towards `goal` (`ChangeMembers`), or why not; neither where the goal is the latest already.
+
+        A goal without voters, one that is joint, and one in which somebody who votes has
+        another incarnation are unsupported: the last must stop voting in between.
+        """
+        core = self.core
+        latest = core.configuration
+        if not self.is_ready():
+            return Refusal.NOT_LEADER
+        if not is_possible(latest, goal):
+            return Refusal.UNSUPPORTED
+        if goal.version < latest.version or (goal.version == latest.version and not core.is_changing()):
+            return None if goal == latest else Refusal.OUTDATED
+        if core.is_changing():
+            return Refusal.CHANGE_UNDER_WAY
+        if self.transfer is not None:
+            return Refusal.TRANSFERRING
+        interim = with_learners(latest, goal)
+        if interim is None:
+            if not all(self._has_caught_up(node) for node in goal.voters if node not in latest.voters):
+                return Refusal.NOT_CAUGHT_UP
+            interim = towards(latest, goal)
+        self._append_configuration(interim)
+        return None
+
+    def _has_caught_up(self, node: NodeId) -> bool:
+        """It was heard from, and holds durably all that was committed at the last heartbeat.
+
+        So what it still lacks is what a heartbeat interval or two have brought, under
+        whatever load: it takes not much longer than that until it holds everything.
+        """
+        progress, core = self._peer_by_id[node], self.core
+        heard = core.now_ms - self._heard_ms[node] < core.timing.election_timeout_ms
+        return heard and progress.match_position >= max(self._heartbeat_commit, 1)
+
+    def _append_configuration(self, configuration: Configuration) -> None:
+        """It counts from here on, for this server too."""
+        core = self.core
+        former, members = core.configuration, {core.node_id, *configuration.members}
+        position = core.log.last_position + 1
+        entry = Entry(position, core.term, configuration.encode())
+        self.uncommitted_bytes += len(entry.payload)
+        core.append(entry)
+        self._change_position = position
+        for peer in list(self._peer_by_id):
+            # With another incarnation it is another peer, that holds nothing yet.
+            if peer not in members or incarnation_of(former, peer) != incarnation_of(configuration, peer):
+                for by_node in (self._peer_by_id, self._match_positions, self._answered_rounds, self._heard_ms):
+                    del by_node[peer]
+        added = [peer for peer in core.peers if peer not in self._peer_by_id]
+        for peer in added:
+            self._add_peer(peer, position)
+        self._peers = [self._peer_by_id[peer] for peer in core.peers]
+        for progress in self._peers:
+            if progress.peer in added:
+                self._send_append(progress)
+            else:
+                self._send_entries(progress)
+
+    def _add_peer(self, peer: NodeId, next_position: int) -> None:
+        """Nothing is known of it.  It has an election timeout's time to be heard from."""
+        core = self.core
+        self._peer_by_id[peer] = Progress(peer, next_position, core.config.max_bytes_in_flight)
+        self._match_positions[peer] = 0
+        self._answered_rounds[peer] = 0
+        self._heard_ms[peer] = core.now_ms
+
+    def _configuration_committed(self) -> None:
+        """The latest configuration is: the final one follows a joint one; a leader outside of it has done its work."""
+        core = self.core
+        self._change_position = _NEVER
+        if core.configuration.is_joint:
+            self._append_configuration(after_joint(core.configuration))
+        elif not core.is_voter:
+            target = self._furthest_voter()
+            assert target is not None
+            self._begin_transfer(target)
+
+    # --- handing over --------------------------------------------------------------------
+
+    def transfer_to(self, target: NodeId | None) -> Refusal | None:
+        """Hand the leadership over (thesis section 3.10), or say why not.  None stands for whoever is furthest."""
+        core = self.core
+        if not self.is_ready():
+            return Refusal.NOT_LEADER
+        if self.transfer is not None:
+            return Refusal.TRANSFERRING
+        if target is None:
+            target = self._furthest_voter()
+        if target is None or target == core.node_id or target not in core.configuration.voters:
+            return Refusal.NOT_A_VOTER
+        if not self._has_caught_up(target):
+            return Refusal.NOT_CAUGHT_UP
+        self._begin_transfer(target)
+        return None
+
+    def _furthest_voter(self) -> NodeId | None:
+        """Of the others, as far as they were heard from; of several, the one that was heard from last."""
+        core = self.core
+
+        def rank(node: NodeId) -> tuple[bool, int, int]:
+            heard_ms = self._heard_ms[node]
+            return core.now_ms - heard_ms < core.timing.election_timeout_ms, self._match_positions[node], heard_ms
+
+        return max([node for node in core.configuration.voters if node != core.node_id], key=rank, default=None)
+
+    def _begin_transfer(self, target: NodeId) -> None:
+        self.transfer = Transfer(target, self.core.now_ms + self.core.timing.election_timeout_ms)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the target stand once it holds the whole log: a vote for any other would be refused.
+
+        Said once more at each heartbeat, should it get lost.
+        """
+        assert self.transfer is not None
+        target = self.transfer.target
+        if self._match_positions.get(target) == self.core.log.last_position:
+            self.core.send(target, TimeoutNow(self.core.term))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from quorate.consensus.membership import PREFIX, InvalidConfiguration, decode_configuration
+from quorate.consensus.raft.timing import MAX_ROUND_TRIP_MS
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import Message
 
@@ -25,12 +27,14 @@ class RequestVote(RaftMessage, frozen=True, array_like=True, tag=True, gc=False)
     """Candidate to voters (thesis figure 3.1).
 
     With `pre_vote` the term is the one that the candidate *would* stand in; nobody's state
-    changes by asking (thesis section 9.6).
+    changes by asking (thesis section 9.6).  With `transfer` its leader told it to stand, so
+    that nobody need protect that leader (section 3.10).
     """
 
     last_position: int
     last_term: int
     pre_vote: bool
+    transfer: bool = False
 
 
 class Vote(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
@@ -44,7 +48,7 @@ class Append(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     """Leader to others: entries, heartbeat and probe in one (the thesis' AppendEntries).
 
     `entries` follow the entry at `previous_position`.  `round` is the leader's newest
-    heartbeat round (see `barriers`).
+    heartbeat round (see `barriers`), `round_trip_ms` what it measured (see `timing`).
     """
 
     previous_position: int
@@ -52,6 +56,7 @@ class Append(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     commit_position: int
     round: int
     entries: tuple[Entry, ...] = ()
+    round_trip_ms: int = 0
 
     def payload_bytes(self) -> int:
         return sum([len(entry.payload) for entry in self.entries])
@@ -84,6 +89,10 @@ class Commit(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     commit_position: int
 
 
+class TimeoutNow(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+    """The leader of this term hands over: the receiver, which holds its whole log, is to stand at once."""
+
+
 class BarrierRequest(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     """A read barrier asked of a follower, forwarded to its leader.
 
@@ -104,7 +113,7 @@ class BarrierAnswer(RaftMessage, frozen=True, array_like=True, tag=True, gc=Fals
 
 
 AnyMessage: TypeAlias = (
-    RequestVote | Vote | Append | Appended | AppendRejected | Commit | BarrierRequest | BarrierAnswer
+    RequestVote | Vote | Append | Appended | AppendRejected | Commit | TimeoutNow | BarrierRequest | BarrierAnswer
 )
 
 
@@ -132,11 +141,23 @@ def _is_sane_append(message: Append) -> bool:
     term = message.previous_term
     if not (0 <= position <= MAX_NUMBER and 0 <= message.commit_position <= MAX_NUMBER):
         return False
-    if not 0 <= message.round <= MAX_NUMBER or term < 0 or (position == 0) != (term == 0):
+    if not (0 <= message.round <= MAX_NUMBER and 0 <= message.round_trip_ms <= MAX_ROUND_TRIP_MS):
+        return False
+    if term < 0 or (position == 0) != (term == 0):
         return False
     for entry in message.entries:
         position += 1
         if entry.position != position or entry.generation < term or entry.generation == 0:
             return False
+        if entry.payload.startswith(PREFIX) and not _is_sane_configuration(entry.payload):
+            return False
         term = entry.generation
     return term <= message.term
+
+
+def _is_sane_configuration(payload: bytes) -> bool:
+    """Entries without voters are none of ours: nobody could commit them."""
+    try:
+        return bool(decode_configuration(payload).voters)
+    except InvalidConfiguration:
+        return False

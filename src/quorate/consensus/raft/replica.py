@@ -4,12 +4,15 @@ Each change of role is one method here, so that they can be read one after anoth
 
                  no leader heard            a quorum would grant         a quorum granted
     Follower --------------------> PRE_VOTE -------------------> VOTE -------------------> Leader
-       ^                              |                           |                          |
+       ^  |                           |                           ^                          |
+       |  +-- its leader hands over --|---------------------------+                          |
+       |                              |                           |                          |
        +---- a leader or a higher term is heard of; a quorum refuses or is out of touch -----+
 """
 
 from __future__ import annotations
 
+from quorate.consensus.membership import Configuration, InvalidConfiguration, decode_configuration
 from quorate.consensus.raft.barriers import Barrier
 from quorate.consensus.raft.candidate import Ballot, Candidate
 from quorate.consensus.raft.core import Core
@@ -25,6 +28,7 @@ from quorate.consensus.raft.messages import (
     Commit,
     RaftMessage,
     RequestVote,
+    TimeoutNow,
     Vote,
     is_sane,
 )
@@ -84,7 +88,7 @@ class RaftReplica:
         else:
             self._take_rare(event)
         effects = core.finish()
-        if self._may_have_new_leadership():
+        if effects.configuration is not None or self._may_have_new_leadership():
             leadership = self._leadership()
             if leadership != self._announced:
                 effects.leadership = self._announced = leadership
@@ -105,8 +109,8 @@ class RaftReplica:
             leader=leadership.leader,
             generation=core.term,
             ready=leadership.ready,
-            voters=core.config.voters,
-            learners=core.config.learners,
+            voters=core.voters,
+            learners=tuple(core.configuration.learners),
             first_position=core.log.base_position + 1,
             last_position=core.log.last_position,
             commit_position=core.commit_position,
@@ -114,9 +118,16 @@ class RaftReplica:
                 "term": core.term,
                 "voted_for": -1 if core.voted_for is None else core.voted_for,
                 "state": role.ballot.value if isinstance(role, Candidate) else leadership.role.value,
+                "election_timeout_ms": core.timing.election_timeout_ms,
             },
             peer_positions=role.peer_positions() if isinstance(role, Leader) else {},
         )
+
+    def configuration(self) -> Configuration:
+        return self._core.configuration
+
+    def settled_version(self) -> int:
+        return -1 if self._core.is_changing() else self._core.configuration.version
 
     def quorum_contact_ms(self) -> int | None:
         role = self._role
@@ -142,7 +153,13 @@ class RaftReplica:
             self._peer_lost(event.peer)
         else:
             assert isinstance(event, ChangeMembers | TransferLeadership), event
-            core.effects.refused = Refusal.UNSUPPORTED
+            core.effects.refused = self._lead(event)
+
+    def _lead(self, event: ChangeMembers | TransferLeadership) -> Refusal | None:
+        role = self._role
+        if not isinstance(role, Leader):
+            return Refusal.NOT_LEADER
+        return role.change(event.goal) if isinstance(event, ChangeMembers) else role.transfer_to(event.target)
 
     def _tick(self) -> None:
         role = self._role
@@ -183,20 +200,27 @@ class RaftReplica:
         # The numbers came with the snapshot, off the network.
         if not (1 <= event.position_generation <= event.generation <= MAX_NUMBER and event.position <= MAX_NUMBER):
             return
-        if event.generation < self._core.term or event.sender not in self._core.peers:
+        if event.generation < self._core.term or event.sender == self._core.node_id:
+            return
+        try:
+            encoded = event.configuration
+            configuration = decode_configuration(encoded) if encoded else self._core.config.initial
+        except InvalidConfiguration:
             return
         if event.generation > self._core.term:
             self._enter_term(event.generation, event.sender)
         follower = self._follow(event.sender)
         if follower is not None:
-            follower.take_snapshot(event)
+            follower.take_snapshot(event, configuration)
 
     # --- messages ------------------------------------------------------------------------
 
     def _receive(self, sender: NodeId, message: Message) -> None:
         core = self._core
         assert isinstance(message, RaftMessage), message
-        if sender not in core.peers or not is_sane(message):
+        # Of senders that are no members as well: of whom this server's log does not know yet
+        # may lead it, or need its vote (thesis section 4.1).  What they say is not counted.
+        if sender == core.node_id or not is_sane(message):
             return
         if isinstance(message, RequestVote):
             self._receive_vote_request(sender, message)
@@ -210,11 +234,12 @@ class RaftReplica:
                 if isinstance(self._role, Candidate) and message.term == core.term + 1:
                     self._receive_vote(sender, message)
                 return
-            self._enter_term(message.term, sender if isinstance(message, Append | Commit) else None)
+            self._enter_term(message.term, sender if isinstance(message, Append | Commit | TimeoutNow) else None)
         self._receive_in_term(sender, message)
 
     def _receive_in_term(self, sender: NodeId, message: RaftMessage) -> None:
         """A message of this very term.  One that the role has no use for is late, and ignored."""
+        core = self._core
         if isinstance(message, Append):
             follower = self._follow(sender)
             if follower is not None:
@@ -225,6 +250,9 @@ class RaftReplica:
                 follower.receive_commit(message)
         elif isinstance(message, Vote):
             self._receive_vote(sender, message)
+        elif isinstance(message, TimeoutNow):
+            if core.is_voter and self._follow(sender) is not None:
+                self._stand(transfer=True)
         elif isinstance(message, BarrierAnswer):
             if isinstance(self._role, Follower):
                 self._role.receive_barrier_answer(message)
@@ -244,9 +272,7 @@ class RaftReplica:
     def _receive_vote_request(self, sender: NodeId, message: RequestVote) -> None:
         """Thesis figure 3.1, RequestVote, with sections 4.2.3 (live leaders) and 9.6 (pre-vote)."""
         core = self._core
-        if not core.is_voter or sender not in core.quorum.members:
-            return
-        if message.term > core.term and self._leader_is_alive():
+        if message.term > core.term and not message.transfer and self._leader_is_alive():
             return
         if message.term > core.term and not message.pre_vote:
             self._enter_term(message.term, None)
@@ -274,7 +300,7 @@ class RaftReplica:
 
     def _receive_vote(self, sender: NodeId, message: Vote) -> None:
         role = self._role
-        if isinstance(role, Candidate) and sender in self._core.quorum.members:
+        if isinstance(role, Candidate):
             role.receive_vote(sender, message)
             self._count_votes(role)
 
@@ -326,12 +352,14 @@ class RaftReplica:
         self._role = Candidate(self._core, Ballot.PRE_VOTE)
         self._count_votes(self._role)
 
-    def _stand(self) -> None:
-        """A quorum would vote for this server: enter a new term and ask for it."""
+    def _stand(self, transfer: bool = False) -> None:
+        """A quorum would vote for this server, or its leader wants it to lead: enter a new term and ask for votes."""
         core = self._core
+        if isinstance(self._role, Follower):
+            self._role.fail_barriers()
         core.enter_term(core.term + 1)
         core.vote_for(core.node_id)
-        self._role = Candidate(core, Ballot.VOTE)
+        self._role = Candidate(core, Ballot.VOTE, transfer)
 
     def _become_leader(self) -> None:
         assert isinstance(self._role, Candidate) and self._role.has_won()
@@ -348,7 +376,10 @@ class RaftReplica:
         return Leadership(Role.FOLLOWER if core.is_voter else Role.LEARNER, role.leader, core.term)
 
     def _may_have_new_leadership(self) -> bool:
-        """False on almost every step: a role object lives in one term, and within it only these two can change."""
+        """False on almost every step: a role object lives in one term, and within it only these two can change.
+
+        And whether it votes, which a configuration says.
+        """
         role = self._role
         if role is not self._announced_role:
             return True
