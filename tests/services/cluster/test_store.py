@@ -254,6 +254,10 @@ def test_what_cannot_be_promoted_or_swapped() -> None:
     story.settle()
     assert "changed meanwhile: they are at version 3, not 2" in story.refused(Promote(2, 4))
     assert story.refused(Swap(0, 4)) == "node 4 replaces nobody: promote it"
+    story.do(Add(0, 5, address(5), replaces=1))
+    story.come(5)
+    assert "another change is under way" in story.refused(Swap(0, 5)), "and node 1 is still there"
+    assert story.store.goal() == configuration(5, [1, 2, 3], [4, 5])
 
 
 def test_what_cannot_be_removed() -> None:
@@ -299,8 +303,7 @@ def test_who_replaces_a_node_that_was_removed_by_hand_stays_a_learner() -> None:
     story.do(Remove(0, 3))
     story.settle()
     story.come(4)
-    story.do(Reached(0, 4))
-    story.do(Reached(1, 4))
+    story.settle()
     assert story.store.next_step() is None
     story.do(Add(0, 3, address(3)))
     story.settle()

@@ -65,7 +65,32 @@ commands: st.SearchStrategy[AnyCommand] = st.one_of(
     st.builds(Recover, st.sampled_from(["c", "e", "f", ""]), members, groups),
 )
 SETTLE, STEP = "settle", "step"
-moves = st.lists(st.one_of(commands, st.just(SETTLE), st.just(SETTLE), st.just(STEP)), max_size=40)
+
+
+def joining(node: int, replaces: int, number: int) -> list[AnyCommand | str]:
+    come = Bind(node, folder(node, number), address(node), "")
+    return [SETTLE, Add(0, node, address(node), replaces), come, SETTLE]
+
+
+def one(move: AnyCommand | str) -> list[AnyCommand | str]:
+    return [move]
+
+
+# Commands drawn blindly are nearly all refused, so some come as people and nodes would send them.
+moves: st.SearchStrategy[list[AnyCommand | str]] = st.lists(
+    st.one_of(
+        st.builds(joining, nodes, st.one_of(st.just(NOBODY), nodes), st.integers(1, 2)),
+        st.builds(joining, nodes, nodes, st.integers(1, 2)),
+        at_home(Refill).map(one),
+        st.builds(Remove, st.just(0), nodes).map(one),
+        st.builds(Promote, st.just(0), nodes).map(one),
+        st.sampled_from([SETTLE, STEP, STEP]).map(one),
+        st.builds(Reached, st.just(0), st.integers(1, 12)).map(one),
+        commands.map(one),
+        commands.map(one),
+    ),
+    max_size=25,
+).map(lambda parts: [move for part in parts for move in part])
 
 
 def check(store: ClusterStore) -> None:
