@@ -11,12 +11,13 @@ import pytest
 
 from quorate.net.connection import Direction
 from quorate.net.frames import FrameEncoder
-from quorate.net.handshake import Handshake, LocalIdentity, Purpose, Welcome
+from quorate.net.handshake import Handshake, Purpose, Welcome
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.simulation.disk import SimulatedDisk
 from quorate.simulation.scheduler import Simulation
 from quorate.storage.snapshots import SnapshotInfo, Snapshots
+from tests.net.gates import RememberingGate, identity, incarnation
 
 SENDER, TAKER = "10.0.0.1", "10.0.0.2"
 PORT = 7400
@@ -27,8 +28,7 @@ MUTE = "10.0.0.3"
 
 
 def handshake(node: int) -> Handshake:
-    local = LocalIdentity("orders", "raft", node, f"{node:032x}", "")
-    return Handshake(local, frozenset({0, 1}), lambda peer, incarnation: None)
+    return RememberingGate(identity(node)).handshake
 
 
 class Taker:
@@ -51,6 +51,9 @@ class Taker:
         pass
 
     def connected(self, peer: int) -> None:
+        raise AssertionError("no messages here")
+
+    def accepted(self, peer: int) -> None:
         raise AssertionError("no messages here")
 
     def lost(self, peer: int, direction: Direction) -> None:
@@ -134,7 +137,7 @@ def test_a_peer_that_falls_silent_fails_the_transfer(last_words: str) -> None:
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if last_words == "welcome":
-            writer.write(FrameEncoder().encode(Welcome(1, f"{1:032x}", "")))
+            writer.write(FrameEncoder().encode(Welcome("0.1", "", 1, incarnation(1), "", f"{MUTE}:{PORT}", {})))
         writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     async def scenario() -> None:

@@ -13,6 +13,8 @@ from quorate.net.handshake import HandshakeRefused
 
 HANDSHAKE_FRAME_BYTES = 4096
 HANDSHAKE_TIMEOUT_S = 5.0
+SILENCE_LIMIT_S = 5.0
+"""A connection whose other end sends no keep-alives, or does not answer them, for this long is half-open: cut it."""
 
 
 class Direction(enum.Enum):
@@ -35,6 +37,10 @@ class LinkEvents(Protocol):
 
     def connected(self, peer: int) -> None:
         """Messages to the peer can be sent now."""
+        ...
+
+    def accepted(self, peer: int) -> None:
+        """The peer was let in, and speaks to this node from now on."""
         ...
 
     def lost(self, peer: int, direction: Direction) -> None:

@@ -86,6 +86,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """`host:port` where this node's peers reach it."""
     formation: dict[int, str]
     """Every first member's incarnation, from one who took part in forming the cluster; else empty."""
+    joining: bool = False
+    """The node waits to be let into a cluster that exists: it does not help to form one."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -98,6 +100,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     admin: str
     address: str
     formation: dict[int, str]
+    joining: bool = False
 
 
 class Unwelcome(msgspec.Struct, frozen=True, tag="unwelcome"):
@@ -147,6 +150,7 @@ class LocalIdentity:
     admin: str = ""
     cluster_id: str = ""
     formation: Mapping[int, str] = field(default_factory=dict)
+    joining: bool = False
     release: str = __version__
 
 
@@ -161,6 +165,7 @@ class PeerIdentity:
     admin: str
     address: str
     release: str
+    joining: bool
     dialled: bool
     """True where it answered our hello."""
 
@@ -196,6 +201,7 @@ def greet(local: LocalIdentity, to_node: int, purpose: Purpose) -> Hello:
         admin=local.admin,
         address=local.address,
         formation=dict(local.formation),
+        joining=local.joining,
     )
 
 
@@ -238,6 +244,7 @@ class Handshake:
             admin=local.admin,
             address=local.address,
             formation=dict(local.formation),
+            joining=local.joining,
         )
         return hello, welcome
 
@@ -280,6 +287,7 @@ class Handshake:
             admin=said.admin,
             address=said.address,
             release=said.release,
+            joining=said.joining,
             dialled=dialled,
         )
         try:

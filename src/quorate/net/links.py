@@ -12,15 +12,13 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from quorate.net.connection import HANDSHAKE_TIMEOUT_S, Direction, FramedConnection, LinkEvents
+from quorate.net.connection import HANDSHAKE_TIMEOUT_S, SILENCE_LIMIT_S, Direction, FramedConnection, LinkEvents
 from quorate.net.frames import KEEP_ALIVE, FrameEncoder, FrameError
 from quorate.net.handshake import Handshake, Purpose
 
 _log = logging.getLogger(__name__)
 
 KEEP_ALIVE_INTERVAL_S = 1.0
-SILENCE_LIMIT_S = 5.0
-"""A connection whose other end does not answer keep-alives for this long is half-open: cut it."""
 MAX_UNSENT_BYTES = 256 << 20
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LIMIT_S = 1.0

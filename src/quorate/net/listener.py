@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from quorate.net.connection import HANDSHAKE_TIMEOUT_S, Direction, FramedConnection, LinkEvents
+from quorate.net.connection import HANDSHAKE_TIMEOUT_S, SILENCE_LIMIT_S, Direction, FramedConnection, LinkEvents
 from quorate.net.frames import KEEP_ALIVE, FrameEncoder
 from quorate.net.handshake import Handshake, HandshakeRefused, Hello, Portrait, Purpose, Unwelcome
 
@@ -65,10 +65,9 @@ class _Incoming(FramedConnection):
         self.decoder.max_frame_bytes = self.max_frame_bytes
         if hello.purpose is Purpose.MESSAGES:
             self.listener.adopt(hello.node, self)
-        else:
-            self._watch_silence()
         # Whoever heard of the loss of an older connection may have cut this one.
         if self.transport is not None:
+            self._watch_silence()
             self.transport.write(FrameEncoder().encode(answer))
 
     def _part(self, answer: Portrait | Unwelcome) -> None:
@@ -79,13 +78,18 @@ class _Incoming(FramedConnection):
         transport.close()
 
     def _watch_silence(self) -> None:
-        """What a sender leaves half done is not kept: its machine may be gone without a word."""
+        """A sender's machine may be gone without a word.
+
+        What it leaves half done is not kept, and nobody is said to be there who is not.
+        """
+        assert self.hello is not None
+        silence_s = SILENCE_LIMIT_S if self.hello.purpose is Purpose.MESSAGES else SNAPSHOT_SILENCE_LIMIT_S
+        limit_s = self.last_heard_s + silence_s
         loop = asyncio.get_running_loop()
-        limit_s = self.last_heard_s + SNAPSHOT_SILENCE_LIMIT_S
         if loop.time() < limit_s:
             self.deadline = loop.call_at(limit_s, self._watch_silence)
         else:
-            self.failed(TimeoutError(f"it has been silent for {SNAPSHOT_SILENCE_LIMIT_S:.0f} s"))
+            self.failed(TimeoutError(f"it has been silent for {silence_s:.0f} s"))
 
     def failed(self, error: Exception) -> None:
         transport = self.transport
@@ -97,7 +101,8 @@ class _Incoming(FramedConnection):
                 _log.warning("refused a peer connection from %s: %s", where, error)
             self._part(self.listener.handshake.unwelcome(error))
         else:
-            _log.error("cut the connection from node %d (%s): %s", self.hello.node, where, error)
+            level = logging.WARNING if isinstance(error, TimeoutError) else logging.ERROR
+            _log.log(level, "cut the connection from node %d (%s): %s", self.hello.node, where, error)
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,6 +167,7 @@ class PeerListener:
         if older is not None:
             older.abort()
             self.events.lost(peer, Direction.INCOMING)
+        self.events.accepted(peer)
 
     def incarnation_of(self, peer: int) -> str | None:
         """Under which incarnation the peer speaks to this node now; None where it does not."""
