@@ -260,6 +260,8 @@ class Status:
     """First position still held in memory."""
     last_position: int
     commit_position: int
+    durable_position: int
+    """What is in the log through here is durable on this node."""
     words: dict[str, int | str]
     """The protocol's own words for its state, for example {"term": 7, "voted_for": 1}."""
     peer_positions: dict[NodeId, int]
@@ -345,3 +347,7 @@ class ConsensusProtocol:
     The store is taken to have been restored from a snapshot of `recovered.compacted.position`;
     entries after it come out as `Effects.committed` when they are known to be committed.
     """
+    generation_of: Callable[[bytes | None], int]
+    """The generation that a saved hard state has reached, 0 without one.  Raises InvalidState."""
+    state_at: Callable[[int], bytes]
+    """A hard state that has reached the generation and promised nobody anything: for a cluster made of a backup."""

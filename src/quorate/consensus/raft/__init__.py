@@ -88,8 +88,11 @@ Where this differs from the thesis, and why
 
 from __future__ import annotations
 
+from quorate.consensus.raft.hard_state import generation_of, state_at
 from quorate.consensus.raft.messages import AnyMessage
 from quorate.consensus.raft.replica import RaftReplica
 from quorate.consensus.replica import ConsensusProtocol
 
-PROTOCOL = ConsensusProtocol(name="raft", message_type=AnyMessage, build=RaftReplica)
+PROTOCOL = ConsensusProtocol(
+    name="raft", message_type=AnyMessage, build=RaftReplica, generation_of=generation_of, state_at=state_at
+)

@@ -31,3 +31,13 @@ def decode_hard_state(data: bytes | None) -> tuple[int, NodeId | None]:
     if version != _VERSION:
         raise InvalidHardState(f"Raft hard state has format {version}, expected {_VERSION}")
     return term, None if vote == _NO_VOTE else vote
+
+
+def generation_of(state: bytes | None) -> int:
+    """The term.  Raises InvalidHardState."""
+    return decode_hard_state(state)[0]
+
+
+def state_at(generation: int) -> bytes:
+    """Of a server that has not voted in that term yet."""
+    return encode_hard_state(generation, None)
