@@ -116,6 +116,8 @@ class Recover(Command, frozen=True):
     cluster_id: str
     member: Member
     groups: list[int]
+    version: int = 0
+    """At least this, where a group's log knows of a later version than the cluster group's."""
 
 
 AnyCommand: TypeAlias = Form | Add | Promote | Remove | Swap | Bind | Refill | Moved | Reached | Recover

@@ -362,7 +362,8 @@ class ClusterStore:
             for member in self.members.values()
             if member.incarnation and member.incarnation != survivor.incarnation
         }
-        self._begin(command.cluster_id, [survivor], command.groups, self.version + 1)
+        version = max(self.version + 1, command.version)
+        self._begin(command.cluster_id, [survivor], command.groups, version)
         self.removed |= removed
 
     def _begin(self, cluster_id: str, members: Sequence[Member], groups: Sequence[int], version: int) -> None:
