@@ -59,6 +59,18 @@ class UnfinishedRecovery(IdentityMismatch):
         )
 
 
+def check_finished(disk: Disk) -> None:
+    """Raises UnfinishedRecovery or DamagedIdentity where a crash interrupted a move of the folder's state."""
+    try:
+        moves = unfinished_moves(disk)
+    except DamagedMoves as error:
+        raise DamagedIdentity(str(error)) from error
+    if moves is not None:
+        if moves.purpose is Purpose.START_OVER:
+            raise UnfinishedRecovery(moves.folder)
+        raise DamagedIdentity(f"{UNFINISHED}: the data was being moved to {moves.folder}/: {moves.why}")
+
+
 class _Content(msgspec.Struct, frozen=True):
     format: int
     cluster: str
@@ -115,14 +127,7 @@ class Identity:
 
         Raises IdentityMismatch, UnfinishedRecovery, DamagedIdentity (set the folder aside then), OSError.
         """
-        try:
-            moves = unfinished_moves(disk)
-        except DamagedMoves as error:
-            raise DamagedIdentity(str(error)) from error
-        if moves is not None:
-            if moves.purpose is Purpose.START_OVER:
-                raise UnfinishedRecovery(moves.folder)
-            raise DamagedIdentity(f"{UNFINISHED}: the data was being moved to {moves.folder}/: {moves.why}")
+        check_finished(disk)
         if not disk.exists(FILE_NAME):
             return None
         return cls(disk, _decode(disk.read(FILE_NAME)))

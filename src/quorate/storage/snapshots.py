@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from google_crc32c import extend, value
 
@@ -99,11 +99,11 @@ class Snapshots:
         info = SnapshotInfo(group, position, generation, service, size_bytes, path)
         return Receiver(self._disk, self.folder, info, self._partial_path(info))
 
-    def open(self, info: SnapshotInfo) -> Iterator[bytes]:
+    def open(self, info: SnapshotInfo) -> Generator[bytes]:
         """The slices, as they were written.  Raises CorruptSnapshot as soon as something is wrong, OSError."""
         file = self._disk.open(info.path)
         try:
-            yield from _read_slices(file, info, info.path)
+            yield from read_slices(file, info, info.path)
         finally:
             file.close()
 
@@ -229,7 +229,7 @@ class Receiver:
                 reason = f"{self._file.size()} bytes came, {self._info.size_bytes} were announced"
                 raise CorruptSnapshot(self._partial_path, self._info.size_bytes, reason)
             seen_bytes = 0
-            for slice_ in _read_slices(self._file, self._info, self._partial_path):
+            for slice_ in read_slices(self._file, self._info, self._partial_path):
                 seen_bytes += len(slice_)
                 if seen_bytes >= _READ_BYTES:
                     seen_bytes = 0
@@ -265,10 +265,16 @@ def _encode_header(info: SnapshotInfo) -> bytes:
     )
 
 
+class Readable(Protocol):
+    """What verifying a snapshot needs of a file."""
+
+    def read_at(self, offset: int, size: int) -> bytes: ...
+
+
 class _Reader:
     """Reads a file forward in large pieces."""
 
-    def __init__(self, file: File, path: str) -> None:
+    def __init__(self, file: Readable, path: str) -> None:
         self._file = file
         self._path = path
         self._buffer = b""
@@ -290,7 +296,8 @@ class _Reader:
         return data
 
 
-def _read_slices(file: File, info: SnapshotInfo, path: str) -> Iterator[bytes]:
+def read_slices(file: Readable, info: SnapshotInfo, path: str) -> Iterator[bytes]:
+    """The slices of a snapshot file; `path` is for errors.  Raises CorruptSnapshot as soon as something is wrong."""
     reader = _Reader(file, path)
     header = reader.take(_HEADER.size)
     magic, version, group, position, generation, service = _HEADER.unpack(header)
