@@ -9,14 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from quorate.consensus.membership import Configuration
+from quorate.consensus.membership import NO_CONFIGURATION, Configuration
 from quorate.consensus.replica import (
+    ChangeMembers,
     ConsensusProtocol,
     PeerLost,
     Propose,
     ReadBarrier,
     ReplicaConfig,
     Role,
+    TransferLeadership,
 )
 from tests.consensus.invariants import Invariants, require
 from tests.consensus.lab import InFlight, Lab
@@ -43,6 +45,9 @@ class Climate:
     coup: int = 1
     full: int = 1
     room: int = 4
+    change: int = 0
+    wish: int = 0
+    hand_over: int = 0
 
 
 CLIMATES = (
@@ -56,6 +61,12 @@ CLIMATES = (
     Climate(tick=60, coup=20, heal=20, propose=40, barrier=60),
     Climate(barrier=120, crash=12, restart=60, duplicate=60, tick=40),
     Climate(full=20, room=30, tick=60, propose=120, compact=10),
+    Climate(change=60, wish=6, tick=50, barrier=5),
+    Climate(change=60, wish=12, tick=60, crash=8, restart=24, hand_over=6),
+    Climate(change=80, wish=12, tick=60, partition=8, heal=12, persist=120),
+    Climate(change=60, wish=12, tick=60, coup=10, heal=20, hand_over=10, peer_lost=6),
+    Climate(change=60, wish=10, tick=50, compact=30, transfer=30, crash=4, restart=12, hand_over=4),
+    Climate(hand_over=20, tick=60, drop=30, coup=4, heal=12),
 )
 
 
@@ -65,17 +76,21 @@ class Walk:
     def __init__(self, protocol: ConsensusProtocol, nodes: int, seed: int) -> None:
         self.random = Random(seed)
         self.climate = CLIMATES[seed % len(CLIMATES)]
-        voters = tuple(range(1, nodes + 1))
+        everybody = tuple(range(1, nodes + 1))
+        # Where members change, some or all of them are there from the beginning.
+        first = self.random.randint(1, nodes) if self.climate.change else nodes
+        initial = Configuration.make(1, dict.fromkeys(everybody[:first], ""))
+        self.goal = initial
         configs = [
             ReplicaConfig(
                 node,
-                Configuration.make(1, dict.fromkeys(voters, "")),
+                initial if node in initial.voters else NO_CONFIGURATION,
                 max_bytes_in_flight=64,
                 max_message_bytes=24,
                 max_uncommitted_bytes=512,
                 max_tail_bytes=self.random.choice((0, 40, 1000)),
             )
-            for node in voters
+            for node in everybody
         ]
         self.lab = Lab(protocol, configs, lambda node: Random(seed * 100 + node))
         self.invariants = Invariants(self.lab)
@@ -86,7 +101,7 @@ class Walk:
         """Servers whose disk is full: they lose what carries entries."""
         self.in_order = self.random.random()
         self.proposals = 0
-        self.barriers = dict.fromkeys(voters, 0)
+        self.barriers = dict.fromkeys(everybody, 0)
         self._actions: list[Callable[[], None]] = []
         self._weights: list[int] = []
         for name in Climate.__dataclass_fields__:
@@ -110,7 +125,9 @@ class Walk:
         for _ in range(3000):
             self._settle()
             if any(entry.payload == marker for entry in self.invariants.committed):
-                if all(server.applied == self.invariants.committed for server in lab.servers.values()):
+                leader = lab.leaders()[-1] if lab.leaders() else None
+                members = lab.servers[leader].running().configuration().members if leader else ()
+                if leader and all(lab.servers[node].applied == self.invariants.committed for node in members):
                     return
             elif lab.leaders():
                 lab.step(lab.leaders()[-1], Propose(marker))
@@ -233,6 +250,25 @@ class Walk:
             for other in self.lab.up():
                 if other != leader:
                     self.lab.step(other, PeerLost(leader))
+
+    def _wish(self) -> None:
+        """Somebody decides on other members."""
+        nodes = list(self.lab.servers)
+        voters = self.random.sample(nodes, self.random.randint(1, len(nodes)))
+        learners = [node for node in nodes if node not in voters and self.random.random() < 0.5]
+        self.goal = Configuration.make(self.goal.version + 1, dict.fromkeys(voters, ""), dict.fromkeys(learners, ""))
+
+    def _change(self) -> None:
+        """Whoever leads is asked for a step towards that."""
+        for node in self.lab.up():
+            if self.lab.servers[node].running().status().role is Role.LEADER:
+                self.lab.step(node, ChangeMembers(self.goal))
+
+    def _hand_over(self) -> None:
+        for node in self.lab.up():
+            if self.lab.servers[node].running().status().role is Role.LEADER:
+                target = self.random.choice([None, *self.lab.servers])
+                self.lab.step(node, TransferLeadership(target))
 
     def _full(self) -> None:
         self.full.add(self.random.choice(list(self.lab.servers)))

@@ -204,8 +204,13 @@ class Lab:
 
     def deliver(self, flight: InFlight) -> None:
         """Hand over a message; it is up to the caller to take it off `network`, or to deliver it twice."""
-        if self.servers[flight.to].replica is not None:
-            self.step(flight.to, Receive(flight.sender, flight.message))
+        receiver = self.servers[flight.to].replica
+        if receiver is None:
+            return
+        voting_as = receiver.configuration().incarnation(flight.sender)
+        if flight.message.vouches() and voting_as not in (None, self.servers[flight.sender].config.incarnation):
+            return  # as its node would have it: this is not the data folder that votes
+        self.step(flight.to, Receive(flight.sender, flight.message))
 
     def finish_transfer(self, transfer: Transfer, arrives: bool = True) -> None:
         """A snapshot arrives, or its transfer fails; its sender learns which."""

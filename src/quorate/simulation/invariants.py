@@ -41,6 +41,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
+from quorate.consensus.membership import NO_CONFIGURATION, Configuration, decode_configuration, is_configuration
 from quorate.consensus.records import CompactedThrough, Entry, Record, Recovered, SaveEntry, TruncateFrom
 from quorate.consensus.replica import (
     BarrierPassed,
@@ -56,7 +57,7 @@ from quorate.consensus.replica import (
     Role,
     SnapshotSent,
 )
-from quorate.quorums import Majority
+from quorate.quorums import Quorum
 from quorate.simulation.durable_records import DurableRecords
 from quorate.simulation.violation import Violation
 
@@ -93,6 +94,14 @@ class NodeView:
     leadership: Leadership
     handed_position: int
     """The last that was handed out to be applied, or that a snapshot stands for."""
+    base: Configuration
+    """That of the log's beginning."""
+    counts_by: Configuration
+    """The latest configuration that its log held when this step began: what it appends in it counts later."""
+    quorum: Quorum
+    """Of `counts_by`."""
+    changes: list[tuple[int, Configuration]] = field(default_factory=list)
+    """Every configuration in its log, with its position."""
     unsynced: deque[tuple[int, Sequence[Record]]] = field(default_factory=deque)
     """(ticket, records) that are under way to the disk."""
     asked: dict[int, int] = field(default_factory=dict)
@@ -102,20 +111,25 @@ class NodeView:
     damaged: bool = False
     """Its disk was made to forget: what it recovers next says nothing."""
 
+    @property
+    def configuration(self) -> Configuration:
+        return self.changes[-1][1] if self.changes else self.base
+
 
 class GroupInvariants:
     """Watches the replicas of one group: `built` for each that starts, `stepped` for each step, in true order."""
 
     def __init__(self, voters: Sequence[NodeId], clock_slack_s: float) -> None:
-        """`clock_slack_s`: the true time in which the slowest of the nodes' clocks goes on by 1 ms, if clocks differ.
+        """`voters` are the first ones; who decides later, each node's log says.
 
+        `clock_slack_s`: the true time in which the slowest of the nodes' clocks goes on by 1 ms, if clocks differ.
         The nodes speak of whole milliseconds, so a moment that they name may have begun that much earlier.
         """
         self.committed: list[Entry] = []
         """The history that must never change: the entry of position p is at p - 1."""
         self.counts = Counts()
         self.views: dict[NodeId, NodeView] = {}
-        self.quorum = Majority(tuple(voters))
+        self._first = Configuration.make(1, dict.fromkeys(voters, ""))
         self._clock_slack_s = clock_slack_s
         self._known: dict[tuple[int, int], tuple[Entry, int]] = {}
         """(position, generation) to the entry and the generation of the one before it."""
@@ -135,6 +149,9 @@ class GroupInvariants:
             if not former.damaged:
                 _check_recovered(former, found)
         compacted = recovered.compacted
+        base = self._first if node in self._first.voters else NO_CONFIGURATION
+        if compacted.configuration:
+            base = decode_configuration(compacted.configuration)
         self.views[node] = NodeView(
             node,
             found,
@@ -142,6 +159,14 @@ class GroupInvariants:
             now_ms,
             Leadership(Role.FOLLOWER, None, 0),
             compacted.position,
+            base,
+            base,
+            base.quorum(),
+            [
+                (entry.position, decode_configuration(entry.payload))
+                for entry in recovered.entries
+                if is_configuration(entry.payload)
+            ],
         )
         if compacted.position:
             self._check_snapshot(node, compacted.position, compacted.generation)
@@ -160,6 +185,9 @@ class GroupInvariants:
         """A replica took an event at true time `true_s`, when its node's clock read `now_ms`."""
         view = self.views[node]
         view.now_ms = now_ms
+        if view.counts_by is not view.configuration:
+            view.counts_by = view.configuration
+            view.quorum = view.counts_by.quorum()
         if not isinstance(event, Receive):
             self._take(view, event)
         if effects.records:
@@ -245,6 +273,8 @@ class GroupInvariants:
                     raise Violation("log matching", f"node {view.node} writes {entry.position} after a gap")
                 self._check_entry(view.node, entry, before)
                 written.write(record)
+                if is_configuration(entry.payload):
+                    view.changes.append((entry.position, decode_configuration(entry.payload)))
             elif isinstance(record, TruncateFrom):
                 self._truncate(view, record)
             elif isinstance(record, CompactedThrough):
@@ -254,6 +284,7 @@ class GroupInvariants:
                     )
                 self._check_snapshot(view.node, record.position, record.generation)
                 written.write(record)
+                self._compact(view, record)
             else:
                 written.write(record)
 
@@ -276,8 +307,17 @@ class GroupInvariants:
         lost = self.committed[position - 1 : end_position]
         held = [entry for entry in lost if view.written.holds(entry)]
         view.written.write(record)
+        while view.changes and view.changes[-1][0] >= position:
+            view.changes.pop()
         for entry in held:
             self._check_quorum(view, entry, "truncates")
+
+    def _compact(self, view: NodeView, record: CompactedThrough) -> None:
+        """Who decided as of the snapshot is what the log said, or what the leader's snapshot brings."""
+        while view.changes and view.changes[0][0] <= record.position:
+            view.base = view.changes.pop(0)[1]
+        if record.configuration:
+            view.base = decode_configuration(record.configuration)
 
     def _check_compacted(self, view: NodeView, position: int) -> None:
         if position > view.handed_position:
@@ -333,7 +373,7 @@ class GroupInvariants:
 
     def _check_quorum(self, view: NodeView, entry: Entry, does: str) -> None:
         holders = self.holders(entry)
-        if not self.quorum.is_quorum(holders):
+        if not view.quorum.is_quorum(holders):
             raise Violation("durable quorum", f"node {view.node} {does} {brief(entry)}, then durable only on {holders}")
 
     def holders(self, entry: Entry) -> list[NodeId]:
@@ -405,7 +445,11 @@ class GroupInvariants:
     def _is_safe(self, position: int) -> bool:
         """Some entry at a position that none has handed out yet is durable on a quorum."""
         found = [view.durable.entries.get(position) for view in self.views.values()]
-        return any(entry is not None and self.quorum.is_quorum(self.holders(entry)) for entry in found)
+        return any(
+            entry is not None and view.quorum.is_quorum(self.holders(entry))
+            for entry in found
+            for view in self.views.values()
+        )
 
 
 def brief(entry: Entry) -> str:

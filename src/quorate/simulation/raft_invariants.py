@@ -143,7 +143,7 @@ class RaftInvariants:
             return  # it is ready now
         self._reigns[node] = _Reign(term, view.written.end_position, commit_position)
         voters = [voter for voter in self._group.views if self._votes.get((term, voter)) == node]
-        if not self._group.quorum.is_quorum(voters):
+        if not view.quorum.is_quorum(voters):
             raise Violation("election by votes", f"node {node} leads {term}, for which only {voters} voted for it")
 
     def _check_ballot(self, view: NodeView, to: NodeId, message: RequestVote | Vote) -> None:
@@ -220,7 +220,7 @@ class RaftInvariants:
                 f"its opening entry is {reign.opening_position}, and {commit_then} was committed when it was asked",
             )
         contacts = [view.node, *(peer for peer, heard in reign.heard_rounds.items() if heard > round_then)]
-        if not self._group.quorum.is_quorum(contacts):
+        if not view.quorum.is_quorum(contacts):
             raise Violation(
                 "read barrier",
                 f"node {view.node}, leading {reign.term}, passes one that was asked in round {round_then}, "
@@ -233,7 +233,7 @@ class RaftInvariants:
         if last.position <= reign.commit_position:
             return
         entry = view.written.entries.get(reign.opening_position)
-        if entry is not None and not self._group.quorum.is_quorum(self._group.holders(entry)):
+        if entry is not None and not view.quorum.is_quorum(self._group.holders(entry)):
             raise Violation(
                 "commit by counting",
                 f"node {view.node}, leading {reign.term}, takes {brief(last)} for committed before {brief(entry)} is",
@@ -267,11 +267,12 @@ class RaftInvariants:
         """No node without the last committed entry has a log for which a quorum would vote."""
         views = self._group.views
         for rival in views.values():
+            configuration = rival.configuration
             if rival.written.holds(last):
                 continue
             claim = _up_to_date(rival.written)
             voters = [node for node, view in views.items() if view is rival or claim >= _up_to_date(view.durable)]
-            if self._group.quorum.is_quorum(voters):
+            if configuration.quorum().is_quorum(voters):
                 raise Violation(
                     "election restriction",
                     f"{brief(last)} is taken for committed, but nodes {voters} would elect {rival.node} without it",

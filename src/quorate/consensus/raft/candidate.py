@@ -21,7 +21,7 @@ class Candidate:
 
     def __init__(self, core: Core, ballot: Ballot, transfer: bool = False) -> None:
         """`transfer`: the leader itself told this server to stand."""
-        assert core.is_voter
+        assert core.may_stand()
         self.core = core
         self.ballot = ballot
         pre_vote = ballot is Ballot.PRE_VOTE

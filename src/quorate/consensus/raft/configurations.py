@@ -24,6 +24,11 @@ class Configurations:
         self.latest_position = base_position
         """Of the latest's entry, or that of the base where there is none behind it: what is committed settles it."""
 
+    @property
+    def former(self) -> Configuration:
+        """The one before the latest; the base where there is none."""
+        return self._later[-2][1] if len(self._later) > 1 else self._base
+
     def append(self, position: int, payload: bytes) -> None:
         """An entry that is a configuration.  Raises InvalidConfiguration."""
         assert position > self.latest_position, (position, self.latest_position)

@@ -152,6 +152,17 @@ class Core:
         """The latest configuration is joint, or not known to be committed."""
         return self.configuration.is_joint or self.configurations.latest_position > self.commit_position
 
+    def may_stand(self) -> bool:
+        """Voters stand; so does one whose removal may not be committed, and does not count itself.
+
+        Its log may be the only one that holds the removal, and nobody else electable
+        (thesis section 4.2.2).
+        """
+        if self.is_voter:
+            return True
+        former = self.configurations.former.incarnation(self.node_id)
+        return self.is_changing() and former == self.config.incarnation
+
     # --- log -----------------------------------------------------------------------------
 
     def append(self, entry: Entry) -> None:

@@ -1,6 +1,6 @@
 """A follower: takes a leader's entries, and stands for election when it hears from none.
 
-Learners, and servers that are no members, are followers that never stand.  Asked for their
+Learners, and servers that are no members, are followers that do not stand (but see `Core.may_stand`).  Asked for their
 vote they give it: a server that does not know yet that it was promoted may be needed to
 elect whoever knows, and the votes of others are counted by nobody.
 """
@@ -62,7 +62,7 @@ class Follower:
             core.effects.barriers_failed.extend(self.barriers.take_expired(core.now_ms))
         if core.now_ms < self.election_ms:
             return False
-        if not core.is_voter:
+        if not core.may_stand():
             self.postpone_election()
             return False
         return True

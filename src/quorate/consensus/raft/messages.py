@@ -43,6 +43,9 @@ class Vote(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     granted: bool
     pre_vote: bool
 
+    def vouches(self) -> bool:
+        return True
+
 
 class Append(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     """Leader to others: entries, heartbeat and probe in one (the thesis' AppendEntries).
@@ -68,6 +71,9 @@ class Appended(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     round: int
     match_position: int
 
+    def vouches(self) -> bool:
+        return True
+
 
 class AppendRejected(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     """The sender has no entry of the leader's at `rejected_position`.
@@ -81,6 +87,9 @@ class AppendRejected(RaftMessage, frozen=True, array_like=True, tag=True, gc=Fal
     rejected_position: int
     hint_position: int
     hint_term: int
+
+    def vouches(self) -> bool:
+        return True
 
 
 class Commit(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):

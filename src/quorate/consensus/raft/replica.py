@@ -114,6 +114,7 @@ class RaftReplica:
             first_position=core.log.base_position + 1,
             last_position=core.log.last_position,
             commit_position=core.commit_position,
+            durable_position=core.durable_position,
             words={
                 "term": core.term,
                 "voted_for": -1 if core.voted_for is None else core.voted_for,
