@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,10 +63,13 @@ class PortReservation:
     below the range from which the kernel takes ports for outgoing connections.
     """
 
-    def __init__(self, count: int) -> None:
-        self.ports: list[int] = []
+    def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
-        while len(self.ports) < count:
+
+    def take(self, count: int) -> list[int]:
+        """So many more of them."""
+        ports: list[int] = []
+        while len(ports) < count:
             holder = socket.socket()
             port = random.randrange(10_000, 32_000)
             try:
@@ -74,8 +78,9 @@ class PortReservation:
                 holder.close()
                 continue
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.ports.append(port)
+            ports.append(port)
             self._sockets.append(holder)
+        return ports
 
     def release(self) -> None:
         for holder in self._sockets:
@@ -108,14 +113,19 @@ class Node:
         self.log_path = folder / "node.log"
         self.wrapper = tuple(wrapper)
         self.process: subprocess.Popen[bytes] | None = None
-        self._config_path = folder / "node.toml"
+        self.config_path = folder / "node.toml"
         self.paused = False
         folder.mkdir(parents=True, exist_ok=True)
-        self._config_path.write_text(render_config(config))
+        self.config_path.write_text(render_config(config))
 
     @property
     def address(self) -> str:
         return str(self.config.listen.zookeeper)
+
+    @property
+    def peer(self) -> str:
+        """Where the other nodes reach it."""
+        return str(self.config.listen.peer)
 
     @property
     def pid(self) -> int:
@@ -127,7 +137,7 @@ class Node:
 
     def start(self, stop_with: int) -> None:
         assert not self.runs(), f"node {self.node} runs already"
-        arguments = [*self.wrapper, sys.executable, "-m", "quorate", "node", "--config", str(self._config_path)]
+        arguments = [*self.wrapper, sys.executable, "-m", "quorate", "node", "--config", str(self.config_path)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*arguments, "--stop-with-fd", str(stop_with)],
@@ -183,14 +193,23 @@ class Node:
         self.process.kill()
         self.process.wait()
 
+    def ask(self, path: str) -> Any:
+        """The JSON at a path of the admin listener; None where the node does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://{self.config.listen.admin}{path}", timeout=5) as answer:
+                return json.load(answer)
+        except (OSError, HTTPException, ValueError):
+            return None
+
     def status(self) -> Status | None:
         """None where the node does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://{self.config.listen.admin}/status", timeout=5) as answer:
-                raw = json.load(answer)
-        except (OSError, ValueError):
+        raw = self.ask("/status")
+        if raw is None:
             return None
-        group = raw["groups"][0]
+        # A node that is forming or joining has no groups yet.
+        group = next(
+            iter(raw["groups"]), dict.fromkeys(("applied_position", "commit_position", "snapshot_position"), 0)
+        )
         return Status(
             role=raw["role"],
             leader=raw["leader"],
@@ -241,33 +260,83 @@ class Cluster:
         wrapper: Callable[[int], Sequence[str]] = lambda node: (),
     ) -> None:
         """`settings` are sections of the configuration, the same for all nodes; `wrapper` precedes a node's command."""
-        self._reservation = PortReservation(3 * nodes)
-        ports = self._reservation.ports
-        members = {str(node): f"127.0.0.1:{ports[node]}" for node in range(nodes)}
+        self._reservation = PortReservation()
+        peers = {str(node): f"127.0.0.1:{port}" for node, port in enumerate(self._reservation.take(nodes))}
         self.folder = folder
+        self.name = name
+        self._settings = settings or {}
         self._clients: list[Any] = []
         self._closed = False
         self._pipe_reading, self._pipe_writing = os.pipe()
         self.nodes: list[Node] = []
+        """Those that belong to the cluster, or are to."""
+        self.former: list[Node] = []
+        """Those that were removed."""
         for node in range(nodes):
-            node_folder = folder / f"node-{node}"
-            data = (data_folders or {}).get(node, node_folder / "data")
-            config = make_config(
-                {
-                    "cluster": name,
-                    "node": node,
-                    "data": str(data),
-                    "members": members,
-                    "listen": {
-                        "zookeeper": f"127.0.0.1:{ports[nodes + node]}",
-                        "admin": f"127.0.0.1:{ports[2 * nodes + node]}",
-                    },
-                    **(settings or {}),
-                }
-            )
-            self.nodes.append(Node(config, node_folder, wrapper(node)))
+            self._make_node(node, peers, (data_folders or {}).get(node), wrapper(node))
 
     # --- nodes -------------------------------------------------------------------------------
+
+    def _make_node(
+        self, node: int, peers: Mapping[str, str], data: Path | None, wrapper: Sequence[str] = (), join: bool = False
+    ) -> Node:
+        zookeeper, admin = self._reservation.take(2)
+        folder = self.folder / f"node-{node}"
+        settings = {
+            "cluster": self.name,
+            "node": node,
+            "data": str(data or folder / "data"),
+            "members": peers,
+            "listen": {"zookeeper": f"127.0.0.1:{zookeeper}", "admin": f"127.0.0.1:{admin}"},
+            **({"join": True} if join else {}),
+            **self._settings,
+        }
+        self.nodes.append(Node(make_config(settings), folder, wrapper))
+        return self.nodes[-1]
+
+    def new_node(self, node: int) -> Node:
+        """A node that is to join, with an empty folder.  Its settings name the members of now; it does not run yet."""
+        peers = {str(member.node): member.peer for member in self.nodes}
+        [port] = self._reservation.take(1)
+        return self._make_node(node, {**peers, str(node): f"127.0.0.1:{port}"}, None, join=True)
+
+    def node(self, number: int) -> Node:
+        """The node of that id."""
+        return next(node for node in self.nodes if node.node == number)
+
+    def has_left(self, node: Node) -> None:
+        """The node is no member any more."""
+        self.nodes.remove(node)
+        self.former.append(node)
+
+    def command(self, *arguments: str, within_s: float = READY_S) -> subprocess.CompletedProcess[str]:
+        """Run `quorate ARGUMENTS --endpoint ...` with the admin listeners of all nodes that run."""
+        endpoints = [
+            text for node in self.nodes if node.runs() for text in ("--endpoint", str(node.config.listen.admin))
+        ]
+        return quorate(*arguments, *endpoints, within_s=within_s)
+
+    def members(self) -> Mapping[str, Any] | None:
+        """What `GET /members` says on the node that knows the newest version; None where none answers."""
+        found = [members for node in self.nodes if node.runs() and (members := node.ask("/members")) is not None]
+        return max(found, key=lambda members: int(members["version"]), default=None)
+
+    def wait_settled(self, voters: Sequence[int], learners: Sequence[int] = ()) -> Node:
+        """Wait until these are the members, every group has them and every node has caught up; returns the leader."""
+
+        def look() -> Node | None:
+            leader = self._find_leader()
+            members = leader.ask("/members") if leader is not None else None
+            if leader is None or members is None or members["under_way"]:
+                return None
+            found = {member["node"]: member["voter"] for member in members["members"] if not member["leaving"]}
+            if found != {**dict.fromkeys(voters, True), **dict.fromkeys(learners, False)}:
+                return None
+            groups = leader.require_status().raw["groups"]
+            return leader if all(sorted(group["voters"]) == sorted(voters) for group in groups) else None
+
+        eventually(look, f"nodes {list(voters)} vote and {list(learners)} learn, in every group")
+        return self.wait_ready()
 
     def start(self) -> Cluster:
         """Start all nodes and wait until they are led."""
@@ -288,9 +357,12 @@ class Cluster:
     def _find_leader(self) -> Node | None:
         statuses = {node.node: status for node in self.nodes if node.runs() and (status := node.status()) is not None}
         for number, status in statuses.items():
-            followers = [s for s in statuses.values() if (s.leader, s.generation) == (number, status.generation)]
-            if status.role == "leader" and status.ready and 2 * len(followers) > len(self.nodes):
-                return self.nodes[number]
+            if status.role != "leader" or not status.ready:
+                continue
+            voters = status.raw["groups"][0]["voters"]
+            followers = [s for n, s in statuses.items() if n in voters and same_leadership(s, status)]
+            if 2 * len(followers) > len(voters):
+                return self.node(number)
         return None
 
     def followers(self) -> list[Node]:
@@ -326,10 +398,11 @@ class Cluster:
             forget(client)
         # The end of the pipe alone stops the nodes; asking each is quicker.
         os.close(self._pipe_writing)
-        for node in self.nodes:
+        nodes = [*self.nodes, *self.former]
+        for node in nodes:
             if node.runs() and node.paused:
                 node.resume()
-        for node in self.nodes:
+        for node in nodes:
             node.clear_away()
         os.close(self._pipe_reading)
         self._reservation.release()
@@ -348,6 +421,16 @@ class Cluster:
         self._clients.append(client)
         client.start(timeout=READY_S)
         return client
+
+
+def same_leadership(one: Status, other: Status) -> bool:
+    return (one.leader, one.generation) == (other.leader, other.generation)
+
+
+def quorate(*arguments: str, within_s: float = READY_S) -> subprocess.CompletedProcess[str]:
+    """Run the command line, as a user does."""
+    command = [sys.executable, "-m", "quorate", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=2 * within_s, check=False)
 
 
 def forget(client: Any) -> None:

@@ -269,12 +269,13 @@ def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 def block_of_ports(count: int) -> int:
     """The first of `count` free ports in a row."""
-    reservation = PortReservation(40)
+    reservation = PortReservation()
+    ports = reservation.take(40)
     reservation.release()
-    for port in reservation.ports:
+    for port in ports:
         if all(is_free(port + i) for i in range(count)):
             return port
-    raise AssertionError(f"no {count} free ports in a row near any of {reservation.ports}")
+    raise AssertionError(f"no {count} free ports in a row near any of {ports}")
 
 
 def is_free(port: int) -> bool:
