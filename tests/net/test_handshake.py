@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quorate import __version__
@@ -263,6 +263,7 @@ BODIES = st.binary(max_size=200) | st.one_of(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=BODIES)
 def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
     gate = RememberingGate(identity(1))
