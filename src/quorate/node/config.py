@@ -99,6 +99,8 @@ class TimingConfig:
 
     election_timeout_ms: int = _number(400, 50, 60_000)
     """A follower stands for election after this long without its leader, and up to as long again by chance."""
+    max_election_timeout_ms: int = _number(4_000, 50, 600_000)
+    """Where round trips take long, the election timeout grows with them up to this."""
     heartbeat_interval_ms: int = _number(80, 5, 20_000)
     """At most a third of the election timeout, so that two lost heartbeats do not unseat a leader."""
 
@@ -151,6 +153,8 @@ class NodeConfig:
     """All nodes of the cluster, with the address where their peers reach them."""
     listen: ListenConfig
     protocol: str = "raft"
+    join: bool = False
+    """This node is added to a cluster that exists (`quorate member add`); `members` says where some of it is."""
     timing: TimingConfig = TimingConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()
@@ -203,6 +207,7 @@ def render_config(config: NodeConfig) -> str:
         f"node = {config.node}",
         f"data = {_toml_text(str(config.data))}",
         f"protocol = {_toml_text(config.protocol)}",
+        *(["join = true"] if config.join else []),
         "",
         "[members]",
         *(f'{node} = "{address}"' for node, address in sorted(config.members.items())),
@@ -225,7 +230,7 @@ def _toml_text(text: str) -> str:
 _NUMBER_SECTIONS = MappingProxyType({"timing": TimingConfig, "limits": LimitsConfig, "storage": StorageConfig})
 _LISTENERS = tuple(setting.name for setting in fields(ListenConfig))
 _KNOWN = (
-    *("cluster", "node", "data", "protocol", "members", "listen"),
+    *("cluster", "node", "data", "protocol", "join", "members", "listen"),
     *(f"listen.{name}" for name in _LISTENERS),
     *_NUMBER_SECTIONS,
     *(f"{section}.{s.name}" for section, shape in _NUMBER_SECTIONS.items() for s in fields(shape)),
@@ -248,6 +253,7 @@ class _Reader:
         node = self._node(members)
         data = self._data(folder)
         protocol = self._protocol()
+        join = self._join()
         listen = self._listen(members.get(node) if node is not None else None)
         timing = self._numbers("timing", TimingConfig)
         limits = self._numbers("limits", LimitsConfig)
@@ -263,13 +269,16 @@ class _Reader:
             or node is None
             or data is None
             or protocol is None
+            or join is None
             or listen is None
             or timing is None
             or limits is None
             or storage is None
         ):
             return None
-        return NodeConfig(cluster, node, data, MappingProxyType(members), listen, protocol, timing, limits, storage)
+        return NodeConfig(
+            cluster, node, data, MappingProxyType(members), listen, protocol, join, timing, limits, storage
+        )
 
     def _wrong(self, name: str, value: object, allowed: str) -> None:
         shown = json.dumps(value, default=str) if isinstance(value, str | int | float | bool | list) else str(value)
@@ -314,6 +323,13 @@ class _Reader:
             self._wrong("cluster", cluster, f"must be {allowed}")
         else:
             return cluster
+        return None
+
+    def _join(self) -> bool | None:
+        join = self.tree.get("join", False)
+        if isinstance(join, bool):
+            return join
+        self._wrong("join", join, "must be true (this node is added to a cluster that exists) or false")
         return None
 
     def _members(self) -> dict[int, Address]:
@@ -424,6 +440,12 @@ class _Reader:
                 timing.heartbeat_interval_ms,
                 f"must be at most a third of timing.election_timeout_ms ({timing.election_timeout_ms}), "
                 "so that two lost heartbeats do not unseat a leader",
+            )
+        if timing.max_election_timeout_ms < timing.election_timeout_ms:
+            self._wrong(
+                "timing.max_election_timeout_ms",
+                timing.max_election_timeout_ms,
+                f"must be at least timing.election_timeout_ms ({timing.election_timeout_ms})",
             )
 
     def _check_limits(self, limits: LimitsConfig) -> None:

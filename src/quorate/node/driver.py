@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from quorate.consensus.replica import Effects, Event, Message, NodeId, Persisted, Send, SendSnapshot, Tick
 from quorate.net.links import Links
 from quorate.node.group import ReplicatedGroup
+from quorate.node.stalls import StallDetector
 from quorate.storage.disk import DiskFull
 from quorate.storage.log import Log
 from quorate.storage.sync_policy import SyncPolicy
@@ -56,6 +57,7 @@ class Driver:
         log: Log,
         links: Links,
         policy: SyncPolicy,
+        stalls: StallDetector,
         clock: Callable[[], float],
         send_snapshot: Callable[[int, SendSnapshot], None],
         on_failure: Callable[[BaseException], None],
@@ -64,6 +66,7 @@ class Driver:
         self._log = log
         self._links = links
         self._policy = policy
+        self._stalls = stalls
         self._clock = clock
         """Seconds, for durations within a turn: a loop's own clock may stand still until the turn ends."""
         self._send_snapshot = send_snapshot
@@ -135,7 +138,8 @@ class Driver:
             self._waiting.append((group_id, send))
         links = self._links.by_peer
         for send in effects.messages:
-            links[send.to].queue((group_id, send.message))
+            if (link := links.get(send.to)) is not None:
+                link.queue((group_id, send.message))
         for wanted in effects.snapshots:
             self._send_snapshot(group_id, wanted)
         group.take(effects)
@@ -144,8 +148,8 @@ class Driver:
         return effects
 
     def send(self, group_id: int, to: NodeId, message: Message) -> bool:
-        link = self._links.by_peer[to]
-        if not link.connected:
+        link = self._links.by_peer.get(to)
+        if link is None or not link.connected:
             return False
         link.queue((group_id, message))
         return True
@@ -206,15 +210,20 @@ class Driver:
         else:
             began_s = self._clock()
             self._log.sync()
-            self._policy.observe((self._clock() - began_s) * 1000)
+            self._synced((self._clock() - began_s) * 1000)
             self._persisted(block)
 
     async def _sync_aside(self, block: _Block) -> None:
         began_s = self._clock()
+        self._stalls.sync_began(self.now_ms())
         await self._log.sync_aside()
-        self._policy.observe((self._clock() - began_s) * 1000)
+        self._synced((self._clock() - began_s) * 1000)
         if not self._failed:
             self._persisted(block)
+
+    def _synced(self, duration_ms: float) -> None:
+        self._policy.observe(duration_ms)
+        self._stalls.sync_ended(self.now_ms(), duration_ms)
 
     def _sync_ended(self, task: asyncio.Task[None]) -> None:
         self._syncing = None
@@ -233,7 +242,8 @@ class Driver:
         if block.messages:
             links = self._links.by_peer
             for group_id, send in block.messages:
-                links[send.to].queue((group_id, send.message))
+                if (link := links.get(send.to)) is not None:
+                    link.queue((group_id, send.message))
             # At once: somebody waits for these, and for what comes below nobody does.
             self._links.flush()
         for group_id, ticket in block.tickets.items():
@@ -272,6 +282,8 @@ class Driver:
 
     def _arm_timer(self) -> None:
         """Have a tick at the earliest deadline.  A deadline that moved away is found out when the old one comes."""
+        if not self._groups:
+            return
         deadline_ms = min(group.replica.deadline_ms() for group in self._groups.values())
         if self._timer is not None:
             if self._timer_ms <= deadline_ms:

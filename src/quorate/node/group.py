@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from quorate.consensus.membership import PREFIX
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import (
     Effects,
@@ -21,7 +22,8 @@ from quorate.consensus.replica import (
 from quorate.net.connection import Direction
 from quorate.node.ports import GroupHost
 from quorate.node.proposals import Proposals, WaiterEvents
-from quorate.node.wire import Forward, ForwardRefused, Note, PayloadCodec
+from quorate.node.snapshot_header import GroupSlice
+from quorate.node.wire import Forward, ForwardRefused, Held, Hold, HoldEnded, Note, PayloadCodec
 from quorate.services.interface import Door, Refused, Store, Waiter
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,10 @@ class ReplicatedGroup:
         self.leadership = Leadership(Role.FOLLOWER, None, 0)
         self.applied_position = 0
         self.applied_generation = 0
+        self.configuration = replica.configuration().encode()
+        """Who decided as of `applied_position`."""
+        self.held: set[NodeId] = set()
+        """Peers that hold, while this node hands its leadership over (`node.handover`)."""
         self.bytes_since_snapshot = 0
         """Bytes of entries applied since the last snapshot began."""
         self.snapshot_position = 0
@@ -63,7 +69,7 @@ class ReplicatedGroup:
         """The highest time stamp applied: what stores see never goes back."""
         self._host = host
         self._codec = PayloadCodec()
-        self._proposals = Proposals(group_id, node_id, boot, host, hold_ms, max_uncommitted_bytes)
+        self.proposals = Proposals(group_id, node_id, boot, host, hold_ms, max_uncommitted_bytes)
         self._to_apply: deque[Entry] = deque()
         self._installing = False
         self._door: Door | None = None
@@ -79,19 +85,19 @@ class ReplicatedGroup:
 
     def attach(self, door: Door) -> None:
         self._door = door
-        self._proposals.attach(WaiterEvents(door.refused, door.lost, door.relieved))
+        self.proposals.attach(WaiterEvents(door.refused, door.lost, door.relieved))
 
     # --- services.interface.Group ------------------------------------------------------------
 
     def submit(self, commands: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
-        self._proposals.submit(commands, waiters)
+        self.proposals.submit(commands, waiters)
 
     def barrier(self, done: Callable[[bool], None]) -> None:
         self._new_barriers.append(done)
         self._host.schedule()
 
     def congested(self) -> bool:
-        return self._proposals.congested()
+        return self.proposals.congested()
 
     def tell(self, node: NodeId, note: bytes) -> None:
         if self._host.send(self.group_id, node, Note(note)):
@@ -118,6 +124,9 @@ class ReplicatedGroup:
             "ready": status.ready,
             "words": status.words,
             "voters": list(status.voters),
+            "learners": list(status.learners),
+            "old_voters": list(self.replica.configuration().old_voters),
+            "settled_version": self.replica.settled_version(),
             "commit_position": status.commit_position,
             "applied_position": self.applied_position,
             "last_position": status.last_position,
@@ -128,14 +137,33 @@ class ReplicatedGroup:
             "door": self.door.summary(),
         }
 
+    def leads(self) -> bool:
+        """This node is the group's leader, and ready."""
+        return self.leadership.role is Role.LEADER and self.leadership.ready
+
+    def others_are_ahead(self) -> bool:
+        """On the leader: another voter holds durably what this node has not made durable yet."""
+        status = self.replica.status()
+        voters = self.replica.configuration().voters
+        return any(
+            position > status.durable_position for peer, position in status.peer_positions.items() if peer in voters
+        )
+
     # --- from the driver ---------------------------------------------------------------------
 
     def receive(self, sender: NodeId, message: Message) -> None:
         """A message of the node's own kind; the replica's go to the replica."""
         if isinstance(message, Forward):
-            self._proposals.take_forward(sender, message, self.leadership)
+            self.proposals.take_forward(sender, message, self.leadership)
         elif isinstance(message, ForwardRefused):
-            self._proposals.forward_refused(message)
+            self.proposals.forward_refused(message)
+        elif isinstance(message, Hold):
+            self.proposals.take_hold(sender, message, self.leadership)
+        elif isinstance(message, HoldEnded):
+            self.proposals.take_hold_ended(sender, message)
+        elif isinstance(message, Held):
+            if message.generation == self.leadership.generation:
+                self.held.add(sender)
         elif isinstance(message, Note):
             try:
                 self.door.told(sender, message.content)
@@ -146,7 +174,7 @@ class ReplicatedGroup:
 
     def flush(self) -> None:
         """Hand what the door asked for since the last flush to the replica or the leader."""
-        self._proposals.flush(self.leadership, self.replica.uncommitted_bytes)
+        self.proposals.flush(self.leadership, self.replica.uncommitted_bytes)
         if self._new_barriers:
             callbacks, self._new_barriers = self._new_barriers, []
             barrier_id = self._next_barrier_id
@@ -168,6 +196,8 @@ class ReplicatedGroup:
         for barrier_id in effects.barriers_failed:
             for done in self._asked_barriers.pop(barrier_id):
                 done(False)
+        if effects.configuration is not None:
+            self._host.configured()
         if effects.leadership is not None:
             self._lead(effects.leadership)
 
@@ -183,25 +213,26 @@ class ReplicatedGroup:
             self._release_barriers()
         return bool(self._to_apply) and not self._installing
 
-    def restored(self, position: int, generation: int, time_ms: int, snapshot_bytes: int) -> None:
+    def restored(self, position: int, generation: int, header: GroupSlice, snapshot_bytes: int) -> None:
         """The store holds the snapshot of `position`: at start, or after `GroupHost.install_snapshot`."""
         self.applied_position = position
         self.applied_generation = generation
         self.bytes_since_snapshot = 0
         self.snapshot_position = position
         self.snapshot_bytes = snapshot_bytes
-        self.time_ms = time_ms
+        self.time_ms = header.time_ms
+        self.configuration = header.configuration
         if self._installing:
             self._installing = False
             # Entries that the snapshot stands for may have held our batches: their results are gone.
-            self._proposals.lose_outstanding()
+            self.proposals.lose_outstanding()
             self.door.restored()
             self._host.schedule()
 
     def disk_filled(self) -> None:
         """This node cannot take entries: what it forwarded would not come back to be answered."""
         if self.leadership.role is not Role.LEADER:
-            self._proposals.lose_outstanding()
+            self.proposals.lose_outstanding()
 
     def snapshot_taken(self, position: int, size_bytes: int) -> None:
         assert position >= self.snapshot_position, (position, self.snapshot_position)
@@ -209,10 +240,10 @@ class ReplicatedGroup:
         self.snapshot_bytes = size_bytes
 
     def peer_lost(self, peer: NodeId, direction: Direction) -> None:
-        self._proposals.peer_lost(peer, direction, self.leadership)
+        self.proposals.peer_lost(peer, direction, self.leadership)
 
     def tick(self, now_ms: int) -> None:
-        self._proposals.tick(now_ms)
+        self.proposals.tick(now_ms)
         self.door.tick(now_ms)
 
     def is_installing(self) -> bool:
@@ -221,8 +252,8 @@ class ReplicatedGroup:
 
     def stop(self) -> None:
         """The node is stopping: nothing new is taken, nothing under way will be answered."""
-        self._proposals.refuse_pending(Refused.STOPPING)
-        self._proposals.lose_outstanding()
+        self.proposals.refuse_pending(Refused.STOPPING)
+        self.proposals.lose_outstanding()
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -237,17 +268,20 @@ class ReplicatedGroup:
                 "none" if leadership.leader is None else leadership.leader,
                 leadership.role.value,
             )
-            self._proposals.leadership_changed(leadership)
+            self.proposals.leadership_changed(leadership)
+        self._host.led(self.service_name, before, leadership)
         self.door.leadership_changed(leadership)
 
     def _apply_entry(self, entry: Entry) -> None:
         assert entry.position == self.applied_position + 1, (entry.position, self.applied_position)
-        if entry.payload:
+        if entry.payload[:1] == PREFIX:
+            self.configuration = entry.payload
+        elif entry.payload:
             payload = self._codec.decode(entry.payload)
             self.time_ms = max(self.time_ms, payload.time_ms)
             for batch in payload.batches:
                 results = self.store.apply(batch.commands, self.time_ms)
-                self.door.applied(results, self._proposals.take_waiters(batch))
+                self.door.applied(results, self.proposals.take_waiters(batch))
             self.bytes_since_snapshot += len(entry.payload)
         self.applied_position = entry.position
         self.applied_generation = entry.generation

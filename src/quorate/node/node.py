@@ -1,4 +1,8 @@
-"""One node: its parts, put together, started and stopped in order."""
+"""One node: its parts, put together, started and stopped in order.
+
+A node that belongs to no cluster yet has no groups: it only shakes hands, until it has met
+the first members or was let in by one (`roster`), and then starts its groups.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,12 @@ from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import Recovered
 from quorate.consensus.replica import (
     ConsensusProtocol,
+    Leadership,
     Message,
     PeerLost,
     Receive,
     ReplicaConfig,
+    Role,
     SendSnapshot,
     SnapshotArrived,
     SnapshotSent,
@@ -26,31 +32,39 @@ from quorate.net.handshake import Handshake, HandshakeRefused, LocalIdentity
 from quorate.net.links import Links
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import Offer, TransferFailed, TransferReceiver, send_snapshot
-from quorate.node.admin import AdminListener, AdminPages
+from quorate.node.admin import AdminListener, AdminPages, observing_pages
 from quorate.node.config import NodeConfig
 from quorate.node.driver import Driver
 from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
+from quorate.node.handover import hand_over
 from quorate.node.loop_watch import LoopWatch
-from quorate.node.room import DiskRoom
+from quorate.node.metrics import Metrics, MetricsPage
+from quorate.node.operations import Operations
+from quorate.node.room import CLUSTER_GROUP, DiskRoom
+from quorate.node.roster import Roster, Standing, as_endpoint
+from quorate.node.snapshot_header import read_header
 from quorate.node.snapshotting import DamagedData, Snapshotter
-from quorate.node.wire import Forward, ForwardRefused, Note, Room, items_decoder
+from quorate.node.stalls import HandOver, StallDetector
+from quorate.node.steering import Steering
+from quorate.node.wire import Forward, ForwardRefused, Held, Hold, HoldEnded, Note, Positions, Room, items_decoder
+from quorate.services.cluster.door import ClusterDoor
+from quorate.services.cluster.store import ClusterStore
 from quorate.services.interface import DoorConfig, Service
+from quorate.storage.disk import File
 from quorate.storage.identity import Identity
 from quorate.storage.log import Log
-from quorate.storage.snapshots import Snapshots
+from quorate.storage.set_aside import was_set_aside
+from quorate.storage.snapshots import SnapshotInfo, Snapshots
 from quorate.storage.sync_policy import SyncPolicy
 
 _log = logging.getLogger(__name__)
 
 TICK_INTERVAL_S = 0.05
-ALLOCATE_INTERVAL_MS = 1000
+POSITIONS_INTERVAL_MS = 500
+MAX_STOP_WAIT_MS = 800
 MAX_PEER_FRAME_BYTES = 256 << 20
 """Above what one flush may hold for a peer: `limits.max_bytes_in_flight` and one entry more."""
-
-
-CLUSTER_GROUP = 0
-"""Messages about nodes, not about one of the groups that they host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,9 @@ class HostedService:
     service: Service
     host: str
     port: int
+
+
+CLUSTER_SERVICE = "cluster"
 
 
 class Node:
@@ -79,10 +96,13 @@ class Node:
         self._hosted = services
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
-        self._watch = LoopWatch()
+        self.metrics = Metrics([*(hosted.service.name for hosted in services), CLUSTER_SERVICE])
+        self._stalls = StallDetector(config.timing.election_timeout_ms, self.metrics)
+        self._watch = LoopWatch(self._loop_stopped)
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._serving = False
+        self._handing_over = False
 
         disk = environment.disk
         known = Identity.load(disk) is not None
@@ -98,27 +118,54 @@ class Node:
         self._recovered = recovery.groups
         self._protocol = protocols[config.protocol]
         self._decoder = items_decoder(self._protocol.message_type)
-        self._addresses = {peer: (at.host, at.port) for peer, at in config.members.items() if peer != config.node}
-        local = LocalIdentity(
-            config.cluster, config.protocol, config.node, self._identity.incarnation, str(config.listen.admin)
+        self.members = ClusterStore()
+        """Who belongs to the cluster, as far as this node has applied it."""
+        self._roster = Roster(
+            config,
+            self._identity,
+            self.members,
+            __version__,
+            was_set_aside(disk),
+            lambda: self._driver.now_ms(),
+            self._became_member,
+            self._fail,
         )
-        self._handshake = Handshake(local, frozenset(config.members), self._admit_incarnation)
-        self._links = Links(self._addresses, self._handshake, self, MAX_PEER_FRAME_BYTES)
+        self._handshake = Handshake(self._roster)
+        self._links = Links(self._handshake, self, MAX_PEER_FRAME_BYTES)
         self._sync_policy = SyncPolicy()
         self._driver = Driver(
-            self._log, self._links, self._sync_policy, environment.clock, self._send_snapshot, self._fail
+            self._log,
+            self._links,
+            self._sync_policy,
+            self._stalls,
+            environment.clock,
+            self._send_snapshot,
+            self._fail,
         )
-        self._room = DiskRoom(self._log, self._links, config.members, self._driver.schedule)
+        self._room = DiskRoom(self._log, self._links, self._driver.schedule)
         self._host = _Host(self, self._driver, self._room, environment)
-        self._groups = {hosted.group_id: self._build_group(hosted) for hosted in services}
+        self._groups: dict[int, ReplicatedGroup] = {}
+        self.cluster_door: ClusterDoor | None = None
+        """Where changes of the members are asked for; None while this node belongs to no cluster."""
+        self._positions: dict[int, dict[int, int]] = {}
+        """How far each connected peer has applied each group, as it said last."""
+        self._tell_positions_ms = 0
+        self._steering: Steering | None = None
+        self._unheeded: frozenset[tuple[int, int]] = frozenset()
+        """(peer, group): it votes there under another incarnation than it comes with, so nothing of it counts."""
         self._snapshotter = Snapshotter(
             self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes, self._fail
         )
-        names = {hosted.group_id: hosted.service.name for hosted in services}
+        names = {hosted.group_id: hosted.service.name for hosted in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
         transfers = TransferReceiver(self._snapshots, names, self._snapshot_arrived)
         self._listener = PeerListener(self._handshake, self, transfers, self._decoder.decode, MAX_PEER_FRAME_BYTES)
         pages = AdminPages(
-            self.status, {"/snapshot": self.start_snapshots, "/reset-longest-stop": self._reset_longest_stop}
+            {
+                **observing_pages(
+                    self.status, MetricsPage(self.status, self.metrics, environment.process_id != 0).render
+                ),
+                **Operations(self).pages(),
+            }
         )
         self._admin = AdminListener(pages)
 
@@ -127,24 +174,50 @@ class Node:
 
     # --- building ----------------------------------------------------------------------------
 
-    def _build_group(self, hosted: HostedService) -> ReplicatedGroup:
+    def _build_groups(self) -> None:
+        """The services' groups, and the cluster's own last."""
+        for hosted in self._hosted:
+            store = hosted.service.create_store()
+            group = self._build_group(hosted.group_id, hosted.service.name, store)
+            group.attach(hosted.service.create_door(store, group, self._door_config(hosted)))
+            self._groups[hosted.group_id] = group
+        cluster = self._build_group(CLUSTER_GROUP, CLUSTER_SERVICE, self.members)
+        door = self.cluster_door = ClusterDoor(self.members, cluster)
+        door.changed.append(self._members_changed)
+        cluster.attach(door)
+        self._groups[CLUSTER_GROUP] = cluster
+        self._steering = Steering(
+            self.config,
+            self._identity,
+            self._roster,
+            self.members,
+            door,
+            self._groups,
+            cluster,
+            self._host,
+            self._listener.incarnation_of,
+            self.metrics,
+        )
+
+    def _build_group(self, group_id: int, name: str, store: Any) -> ReplicatedGroup:
         config = self.config
         replica_config = ReplicaConfig(
             node_id=config.node,
-            voters=tuple(sorted(config.members)),
+            initial=self._roster.initial(),
+            incarnation=self._identity.incarnation,
             election_timeout_ms=config.timing.election_timeout_ms,
+            max_election_timeout_ms=config.timing.max_election_timeout_ms,
             heartbeat_interval_ms=config.timing.heartbeat_interval_ms,
             max_bytes_in_flight=config.limits.max_bytes_in_flight,
             max_message_bytes=config.limits.max_message_bytes,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
             max_tail_bytes=config.limits.max_tail_bytes,
         )
-        recovered = self._recovered.get(hosted.group_id, Recovered())
+        recovered = self._recovered.get(group_id, Recovered())
         random = self._environment.random
-        store = hosted.service.create_store()
-        group = ReplicatedGroup(
-            hosted.group_id,
-            hosted.service.name,
+        return ReplicatedGroup(
+            group_id,
+            name,
             config.node,
             random.getrandbits(63),
             self._host,
@@ -154,7 +227,10 @@ class Node:
             config.limits.hold_ms,
             config.limits.max_uncommitted_bytes,
         )
-        door_config = DoorConfig(
+
+    def _door_config(self, hosted: HostedService) -> DoorConfig:
+        config = self.config
+        return DoorConfig(
             host=hosted.host,
             port=hosted.port,
             admin=str(config.listen.admin),
@@ -162,35 +238,72 @@ class Node:
             max_connections=config.limits.max_connections,
             max_requests_in_flight=config.limits.max_requests_in_flight,
             max_unread_bytes=config.limits.max_unread_bytes,
-            election_timeout_ms=config.timing.election_timeout_ms,
+            election_timeout_ms=config.timing.max_election_timeout_ms,
         )
-        group.attach(hosted.service.create_door(store, group, door_config))
-        return group
 
     # --- life --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load, join the cluster, serve.  Raises OSError (an address is taken), DamagedData, CorruptSnapshot."""
+        """Load, join the cluster, serve.  Raises OSError (an address is taken), DamagedData, CorruptSnapshot.
+
+        Where this node belongs to no cluster yet, it serves as soon as it does.
+        """
+        self._roster.begin()
+        member = self._roster.standing is Standing.MEMBER
+        if member:
+            await self._start_groups()
+        listen = self.config.listen
+        await self._listener.start(listen.peer.host, listen.peer.port)
+        await self._admin.start(listen.admin.host, listen.admin.port)
+        if member:
+            await self._open_doors()
+        else:
+            _log.info("%s: %s", self._roster.standing.value, self._roster.waiting_for())
+        self._links.start()
+        self._link_members()
+        if self._environment.watch_loop:
+            self._watch.start()
+        self._tick()
+        if self._roster.standing is Standing.MEMBER and not member:
+            # It became one while the listeners opened.
+            await self._start_late()
+
+    async def _start_groups(self) -> None:
+        self._build_groups()
         for group_id, group in self._groups.items():
             compacted = self._recovered.get(group_id, Recovered()).compacted
             if compacted.position:
                 await self._snapshotter.restore(group, compacted.position)
         self._recovered = {}
+        self._members_changed()
         # Before any listener: a peer may speak as soon as it can connect.
         self._driver.start(self._groups)
         self._serving = True
-        listen = self.config.listen
-        await self._listener.start(listen.peer.host, listen.peer.port)
-        await self._admin.start(listen.admin.host, listen.admin.port)
+
+    async def _open_doors(self) -> None:
         for group in self._groups.values():
             await group.door.start()
-        self._links.start()
-        if self._environment.watch_loop:
-            self._watch.start()
-        self._tick()
+
+    def _became_member(self) -> None:
+        """The roster's, from a handshake, or from `begin` before anything runs."""
+        if self._tick_handle is not None:
+            # No message can come before this task's first turn: it has nothing to load.
+            self._spawn(self._start_late(), "start-groups")
+
+    async def _start_late(self) -> None:
+        await self._start_groups()
+        for peer in self._roster.addresses():
+            # Who dials again is told by whom the cluster was formed.
+            self._listener.disconnect(peer)
+        await self._open_doors()
+        _log.info(
+            "a member now: serving %s", ", ".join(f"{at.service.name} on {at.host}:{at.port}" for at in self._hosted)
+        )
 
     async def stop(self) -> None:
-        """Leave in order: clients first, then peers, then the disk."""
+        """Leave in order: leaderships first, then clients, then peers, then the disk."""
+        if self._serving and not self.failed.done():
+            await self._give_up_leaderships()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         self._watch.stop()
@@ -207,12 +320,63 @@ class Node:
         await self._admin.stop()
         self._log.close()
 
+    async def _give_up_leaderships(self) -> None:
+        led = [group for group in self._groups.values() if len(group.replica.configuration().voters) > 1]
+        # Where all nodes stop at once there is nobody to hand over to, and none of them should wait for that.
+        limit_ms = min(MAX_STOP_WAIT_MS, self.config.timing.max_election_timeout_ms)
+        await asyncio.gather(
+            *(self.hand_over(group, "stop", "this node stops", limit_ms=limit_ms) for group in led if group.leads())
+        )
+
+    def _loop_stopped(self, stop_ms: float) -> None:
+        self._stalls.loop_stopped(self._driver.now_ms(), stop_ms)
+
+    def leadership_changed(self, service: str, before: Leadership, after: Leadership) -> None:
+        """GroupHost's `led`."""
+        self.metrics.leadership_changed(service, before, after)
+        if after.role is Role.LEADER and before.role is not Role.LEADER:
+            self._stalls.leadership_gained(self._driver.now_ms())
+
+    def _watch_itself(self, now_ms: int) -> None:
+        """Say where the disk or the loop stalls, and let others lead before they must find out."""
+        for line in self._stalls.tick(now_ms):
+            _log.warning("%s", line)
+        led = [group for group in self._groups.values() if group.leads()]
+        if led and not self._handing_over:
+            others_go_on = any(group.others_are_ahead() for group in led)
+            if (wanted := self._stalls.should_hand_over(now_ms, others_go_on)) is not None:
+                self._handing_over = True
+                self._spawn(self._hand_over_for(wanted, led), "hand-over")
+
+    async def _hand_over_for(self, wanted: HandOver, led: list[ReplicatedGroup]) -> None:
+        for group in led:
+            await self.hand_over(group, wanted.stall.value, wanted.text)
+        self._handing_over = False
+        self._stalls.handed_over(self._driver.now_ms())
+
+    async def hand_over(
+        self, group: ReplicatedGroup, kind: str, reason: str, target: int | None = None, *, limit_ms: int | None = None
+    ) -> str | None:
+        """Hand the group's leadership over; returns why that did not succeed.
+
+        `kind` is one of `metrics.HANDOVER_REASONS`, `reason` the words for the log.
+        """
+        limit_ms = self.config.timing.max_election_timeout_ms if limit_ms is None else limit_ms
+        problem = await hand_over(group, self._host, self._links, reason, target, limit_ms)
+        if problem is None:
+            self.metrics.handed_over(kind)
+        return problem
+
     def _tick(self) -> None:
         now_ms = self._driver.now_ms()
         self._tick_handle = self._loop.call_later(TICK_INTERVAL_S, self._tick)
         try:
             for group in self._groups.values():
                 group.tick(now_ms)
+            if self._steering is not None:
+                self._steering.tick(now_ms)
+                self._tell_positions(now_ms)
+                self._watch_itself(now_ms)
             self._snapshotter.tick(self._groups, now_ms)
             if self._room.tick(now_ms):
                 for group in self._groups.values():
@@ -225,6 +389,65 @@ class Node:
         self._driver.halt()
         if not self.failed.done():
             self.failed.set_result(error)
+
+    # --- members -----------------------------------------------------------------------------
+
+    def _members_changed(self) -> None:
+        """What is known of the members is another."""
+        self._roster.store_changed()
+        self._room.ask_voters(self.members.voters)
+        self._link_members()
+        self.heed_configurations()
+
+    def _link_members(self) -> None:
+        addresses = self._roster.addresses()
+        for peer, address in addresses.items():
+            self._links.ensure(peer, as_endpoint(address))
+        for peer in [*self._links.by_peer]:
+            if peer not in addresses:
+                self._links.remove(peer)
+                self._listener.disconnect(peer)
+
+    def heed_configurations(self) -> None:
+        """Find out anew what of whom counts where: a configuration changed, or a peer connected."""
+        unheeded = []
+        for group_id, group in self._groups.items():
+            configuration = group.replica.configuration()
+            for peer in configuration.members:
+                voting_as, connected_as = configuration.incarnation(peer), self._listener.incarnation_of(peer)
+                if voting_as is not None and connected_as is not None and voting_as != connected_as:
+                    unheeded.append((peer, group_id))
+        self._unheeded = frozenset(unheeded)
+
+    def alive(self) -> list[int]:
+        """This node and those that it is connected with."""
+        return [self.config.node, *(peer for peer, link in self._links.by_peer.items() if link.connected)]
+
+    def lags(self) -> dict[int, int]:
+        """Entries that each connected node is behind in the group where it is furthest behind; itself included."""
+        known = {**self._positions, self.config.node: self._own_positions()}
+        furthest = {group: max(applied.get(group, 0) for applied in known.values()) for group in self._groups}
+        return {
+            node: max((furthest[group] - applied.get(group, 0) for group in self._groups), default=0)
+            for node, applied in known.items()
+        }
+
+    def best_successor(self, group: ReplicatedGroup) -> int | None:
+        """The voter that is least behind; None where there is no other that is connected."""
+        lags, voters = self.lags(), group.replica.configuration().voters
+        others = [(lags[node], node) for node in voters if node in lags and node != self.config.node]
+        return min(others)[1] if others else None
+
+    def _own_positions(self) -> dict[int, int]:
+        return {group_id: group.applied_position for group_id, group in self._groups.items()}
+
+    def _tell_positions(self, now_ms: int) -> None:
+        if now_ms >= self._tell_positions_ms:
+            self._tell_positions_ms = now_ms + POSITIONS_INTERVAL_MS
+            message = Positions(self._own_positions())
+            for link in self._links.by_peer.values():
+                link.queue((CLUSTER_GROUP, message))
+            self._driver.schedule()
 
     # --- LinkEvents --------------------------------------------------------------------------
 
@@ -239,13 +462,19 @@ class Node:
         group = self._groups.get(group_id)
         if isinstance(message, Room):
             self._room.hear(peer, message.full)
-        elif group is None:
-            _log.warning("node %d sent a message for group %d, which is not here", peer, group_id)
-        elif isinstance(message, Forward | ForwardRefused | Note):
+        elif isinstance(message, Positions):
+            self._positions[peer] = message.applied
+        elif group is None or not self._serving:
+            if self._groups:
+                _log.warning("node %d sent a message for group %d, which is not here", peer, group_id)
+        elif isinstance(message, Forward | ForwardRefused | Note | Hold | Held | HoldEnded):
             group.receive(peer, message)
         elif self._log.full and not self._room.takes(message.payload_bytes()):
             # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
             group.disk_filled()
+        elif self._unheeded and (peer, group_id) in self._unheeded and message.vouches():
+            # A folder that was emptied has forgotten what its node vouched for: this must not be counted.
+            return
         else:
             self._driver.step(group_id, Receive(peer, message))
 
@@ -255,25 +484,20 @@ class Node:
     def connected(self, peer: int) -> None:
         self._driver.schedule()
 
+    def accepted(self, peer: int) -> None:
+        """A peer dialled us, and was let in."""
+        self._link_members()
+        self.heed_configurations()
+
     def lost(self, peer: int, direction: Direction) -> None:
         try:
             self._room.hear(peer, False)
+            self._positions.pop(peer, None)
             for group_id, group in self._groups.items():
                 group.peer_lost(peer, direction)
                 self._driver.step(group_id, PeerLost(peer))
         except Exception as error:
             self._fail(error)
-
-    def _admit_incarnation(self, peer: int, incarnation: str) -> str | None:
-        known = self._identity.known_peer(peer)
-        if known is None:
-            self._identity.remember_peer(peer, incarnation)
-        elif known != incarnation:
-            return (
-                f"node {peer} came with another data folder (incarnation {incarnation[:8]}, known is {known[:8]}): "
-                "what it had voted is forgotten, so it must not vote under this id; give it its old folder back"
-            )
-        return None
 
     # --- snapshots ---------------------------------------------------------------------------
 
@@ -287,9 +511,12 @@ class Node:
             if info is None:
                 raise TransferFailed("there is no snapshot yet")
             _log.info("sending node %d the snapshot of group %d at position %d", wanted.to, group_id, info.position)
+            link = self._links.by_peer.get(wanted.to)
+            if link is None:
+                raise TransferFailed(f"node {wanted.to} is no member any more")
             await send_snapshot(
                 self._handshake,
-                self._addresses[wanted.to],
+                link.address,
                 wanted.to,
                 self._snapshots,
                 info,
@@ -297,13 +524,19 @@ class Node:
                 wanted.generation,
             )
             sent = info.position
+            self.metrics.snapshots_sent += 1
         except (TransferFailed, HandshakeRefused, OSError) as error:
             _log.warning("a snapshot did not reach node %d: %s", wanted.to, error)
         self._driver.step(group_id, SnapshotSent(wanted.to, sent))
 
     async def _snapshot_arrived(self, peer: int, offer: Offer) -> None:
+        if offer.group not in self._groups:
+            return
+        arrived = next(info for info in self._snapshots.all(offer.group) if info.position == offer.position)
+        header = read_header(self._snapshots, arrived)
         self._driver.step(
-            offer.group, SnapshotArrived(peer, offer.generation, offer.position, offer.position_generation)
+            offer.group,
+            SnapshotArrived(peer, offer.generation, offer.position, offer.position_generation, header.configuration),
         )
 
     def install_snapshot(self, group_id: int, position: int) -> None:
@@ -328,7 +561,31 @@ class Node:
         """Start a snapshot of every group now (`POST /snapshot`)."""
         return {"started": [group.group_id for group in self._groups.values() if self._snapshotter.start(group)]}
 
-    def _reset_longest_stop(self) -> dict[str, Any]:
+    def start_snapshot(self, group: ReplicatedGroup) -> bool:
+        """Start one of the group; False where that cannot be now."""
+        return self._snapshotter.start(group)
+
+    def newest_snapshot(self, group: ReplicatedGroup) -> SnapshotInfo | None:
+        return self._snapshotter.newest(group.group_id)
+
+    def open_snapshot(self, info: SnapshotInfo) -> File:
+        """Raises OSError."""
+        return self._snapshotter.open(info)
+
+    def groups(self) -> list[ReplicatedGroup]:
+        """None before this node belongs to a cluster."""
+        return [*self._groups.values()]
+
+    def local_identity(self) -> LocalIdentity:
+        return self._roster.local()
+
+    def admin_of(self, node: int) -> str:
+        return str(self.config.listen.admin) if node == self.config.node else self._roster.admin(node)
+
+    def wall_ms(self) -> int:
+        return self._environment.wall_ms()
+
+    def reset_longest_stop(self) -> dict[str, Any]:
         longest_ms = self._watch.longest_stop_ms
         self._watch.reset()
         return {"loop_longest_stop_ms": longest_ms}
@@ -337,28 +594,30 @@ class Node:
         """All that this node knows of itself, for people and programs (docs/operations.md)."""
         config = self.config
         groups = [group.describe() for group in self._groups.values()]
-        first: Mapping[str, Any] = groups[0]
-        members = []
-        for node, address in sorted(config.members.items()):
-            own = node == config.node
-            link = self._links.by_peer.get(node)
-            admin = str(config.listen.admin) if own else link.peer_admin if link is not None else ""
-            connected = own or (link is not None and link.connected)
-            members.append({"node": node, "peer": str(address), "admin": admin, "connected": connected})
+        # The first service's group speaks for the node where only one can.
+        first: Mapping[str, Any] = groups[0] if groups else {}
         return {
             "version": __version__,
             "cluster": config.cluster,
+            "cluster_id": self._identity.cluster_id,
+            "state": self._roster.standing.value,
+            "waiting_for": self._roster.waiting_for(),
             "node": config.node,
             "incarnation": self._identity.incarnation,
             "pid": self._environment.process_id,
             "uptime_s": round(self._loop.time() - self._started_s, 3),
             "protocol": config.protocol,
-            "role": first["role"],
-            "leader": first["leader"],
-            "generation": first["generation"],
-            "ready": first["ready"],
-            "words": first["words"],
-            "members": members,
+            "role": first.get("role", self._roster.standing.value),
+            "leader": first.get("leader"),
+            "generation": first.get("generation", 0),
+            "ready": first.get("ready", False),
+            "words": first.get("words", {}),
+            "members": self._describe_members(),
+            "membership": {
+                "version": self.members.version,
+                "under_way": {str(group): version for group, version in self.members.under_way().items()},
+                "cluster_id": self.members.cluster_id,
+            },
             "groups": groups,
             "log_bytes": self._log.size_bytes(),
             "log_segments": len(self._log.segments()),
@@ -373,6 +632,27 @@ class Node:
             },
         }
 
+    def _describe_members(self) -> list[dict[str, Any]]:
+        config, store = self.config, self.members
+        known = {**store.leaving, **store.members}
+        addresses = {**self._roster.addresses(), config.node: str(config.members[config.node])}
+        described = []
+        for node, address in sorted(addresses.items()):
+            own, member, link = node == config.node, known.get(node), self._links.by_peer.get(node)
+            described.append(
+                {
+                    "node": node,
+                    "peer": address,
+                    "admin": str(config.listen.admin) if own else self._roster.admin(node),
+                    "connected": own or (link is not None and link.connected),
+                    "voter": member.voter if member is not None else node in config.members and not config.join,
+                    "refilling": member is not None and member.refilling,
+                    "leaving": node in store.leaving,
+                    "incarnation": member.incarnation if member is not None else "",
+                }
+            )
+        return described
+
 
 class _Host:
     """The node as its groups see it (`node.ports.GroupHost`)."""
@@ -386,5 +666,7 @@ class _Host:
         self.when_durable = driver.when_durable
         self.send = driver.send
         self.install_snapshot = node.install_snapshot
+        self.configured = node.heed_configurations
+        self.led = node.leadership_changed
         self.own_disk_full = room.own_full
         self.refuses_writes = room.refuses_writes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from quorate.consensus.replica import Effects, Event, Message, NodeId
+from quorate.consensus.replica import Effects, Event, Leadership, Message, NodeId
 
 
 class GroupHost(Protocol):
@@ -39,6 +39,14 @@ class GroupHost(Protocol):
 
     def install_snapshot(self, group_id: int, position: int) -> None:
         """Load the group's snapshot of `position` into its store, then call the group's `restored`."""
+        ...
+
+    def configured(self) -> None:
+        """A group's configuration changed."""
+        ...
+
+    def led(self, service: str, before: Leadership, after: Leadership) -> None:
+        """A group's leadership, as this node sees it, changed."""
         ...
 
     def own_disk_full(self) -> bool:

@@ -11,18 +11,17 @@ import signal
 import sys
 import time
 
-from quorate.consensus.records import InvalidState
 from quorate.node.config import NodeConfig
 from quorate.node.descriptors import fit_connections
 from quorate.node.environment import Environment
 from quorate.node.node import HostedService, Node
-from quorate.node.snapshotting import DamagedData
+from quorate.node.repair import DAMAGED, start_node
+from quorate.node.roster import RemovedFromCluster
 from quorate.services.zookeeper.service import ZOOKEEPER
 from quorate.storage.disk import Disk
-from quorate.storage.identity import DamagedIdentity, IdentityMismatch
-from quorate.storage.log_errors import CorruptLog, LogSyncFailed, UnknownLogFormat
+from quorate.storage.identity import IdentityMismatch
+from quorate.storage.log_errors import LogSyncFailed, UnknownLogFormat
 from quorate.storage.real_disk import DataFolderInUse, RealDisk
-from quorate.storage.snapshots import CorruptSnapshot
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ EXIT_DAMAGED_DATA = 74
 EXIT_WRONG_CONFIGURATION = 78
 """The settings do not fit the data folder or this machine (EX_CONFIG): starting again will not help."""
 
-_DAMAGED = (CorruptLog, CorruptSnapshot, DamagedData, DamagedIdentity, InvalidState)
 _MISFIT = (IdentityMismatch, UnknownLogFormat)
 _REFUSED_BY_SYSTEM = (LogSyncFailed, OSError)
 """No bug of ours: a full or failing disk, an address in use."""
@@ -104,18 +102,9 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
     listen = config.listen.zookeeper
     services = [HostedService(ZOOKEEPER_GROUP, ZOOKEEPER, listen.host, listen.port)]
     try:
-        node = Node(config, environment, services)
-    except (*_DAMAGED, *_MISFIT, *_REFUSED_BY_SYSTEM) as error:
+        node = await start_node(config, disk, lambda: Node(config, environment, services))
+    except (*DAMAGED, *_MISFIT, *_REFUSED_BY_SYSTEM) as error:
         return _explain("cannot start", error)
-    try:
-        await node.start()
-    except _REFUSED_BY_SYSTEM as error:
-        code = _explain("cannot start", error)
-        await _stop(node)
-        return code
-    except (*_DAMAGED, ValueError) as error:
-        # A ValueError: a store could not make sense of a snapshot whose checksums are right.
-        return _damaged(error)
     gc.collect()
     gc.freeze()
     _log.info(
@@ -124,6 +113,9 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
     node.failed.add_done_callback(lambda _: stopping.set())
     await stopping.wait()
     failure = node.failed.result() if node.failed.done() else None
+    if isinstance(failure, RemovedFromCluster):
+        _log.warning("this node stops: %s", failure)
+        return await _stop(node)
     if failure is None:
         _log.info("stopping")
         return await _stop(node)
@@ -142,7 +134,7 @@ async def _stop(node: Node) -> int:
 
 def _explain(what: str, error: BaseException) -> int:
     """Log why a node ends, with a trace only where that is a bug of ours; returns the exit code."""
-    if isinstance(error, _DAMAGED):
+    if isinstance(error, DAMAGED):
         return _damaged(error)
     if isinstance(error, _MISFIT):
         _log.error("%s: %s", what, error)

@@ -8,6 +8,9 @@ later write never overtakes an earlier one that is in doubt.
 Forwarded batches keep their order because they travel on one connection, which the end of
 the connection or of the leadership ends for all of them: a leader takes a batch only in
 the very generation that the follower meant.
+
+A leader that hands over asks everybody, itself included, to *hold*: new commands wait, and
+what is under way is answered first.  So nothing is in doubt when the leadership changes.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from quorate.consensus.replica import Leadership, NodeId, Propose, Refusal, Role
 from quorate.net.connection import Direction
 from quorate.node.ports import GroupHost
-from quorate.node.wire import Batch, Forward, ForwardRefused, Payload, PayloadCodec
+from quorate.node.wire import Batch, Forward, ForwardRefused, Held, Hold, HoldEnded, Payload, PayloadCodec
 from quorate.services.interface import Refused, Waiter
 
 MAX_ENTRY_BYTES = 1 << 20
@@ -31,6 +34,8 @@ MAX_WAITING_BYTES = 8 << 20
 """Commands waiting on one node, pending and under way, before its doors stop reading."""
 COMMAND_OVERHEAD_BYTES = 32
 """Charged for each command beside its bytes, so that tiny commands are bounded as well."""
+MAX_HOLD_MS = 2_000
+"""A follower that was told to hold, and hears no more of it, goes on after this long."""
 
 
 @dataclass(slots=True)
@@ -73,6 +78,10 @@ class Proposals:
         self._stuck_since_ms: int | None = None
         """Since when there has been something pending that no leader could be given."""
         self._congested = False
+        self._hold_until_ms: int | None = None
+        """Until when new commands wait because the leadership is about to be handed over."""
+        self._holding_for: tuple[NodeId, int] | None = None
+        """The leader, and its generation, that waits to hear that nothing is under way here."""
         self._events: WaiterEvents | None = None
 
     def attach(self, events: WaiterEvents) -> None:
@@ -110,10 +119,13 @@ class Proposals:
         if self._pending and self._host.own_disk_full():
             # Also on a follower: a write whose entry it cannot take would never be answered here.
             self.refuse_pending(Refused.DISK_FULL)
+        held = self._hold_until_ms is not None
         if leadership.role is Role.LEADER:
             # A leader takes nothing before its opening entry is committed; being ready brings the next flush.
             while (
-                leadership.ready and (self._pending or self._forwarded) and uncommitted_bytes() < self._room_below_bytes
+                leadership.ready
+                and (self._forwarded or (self._pending and not held))
+                and uncommitted_bytes() < self._room_below_bytes
             ):
                 if self._host.refuses_writes():
                     self._refuse_for_full_disk()
@@ -123,7 +135,7 @@ class Proposals:
                     self._room_below_bytes = min(uncommitted_bytes(), self._max_uncommitted_bytes)
                     return
                 self._room_below_bytes = self._max_uncommitted_bytes
-        elif leadership.leader is not None and self._pending:
+        elif leadership.leader is not None and self._pending and not held:
             self._forward_all(leadership.leader, leadership.generation)
         stuck = bool(self._pending) and leadership.role is not Role.LEADER
         if not stuck:
@@ -142,7 +154,7 @@ class Proposals:
             room_commands -= len(batch.commands)
         batches = [batch for _, batch in forwarded]
         own = None
-        if self._pending and room_bytes > 0 and room_commands > 0:
+        if self._pending and self._hold_until_ms is None and room_bytes > 0 and room_commands > 0:
             own = self._next_own_batch(room_bytes, room_commands)
         if own is not None:
             batches.append(own)
@@ -150,7 +162,7 @@ class Proposals:
         refused = self._host.step(self._group_id, Propose(payload)).refused
         if refused is None:
             return True
-        assert refused in (Refusal.NOT_LEADER, Refusal.OVERLOADED)
+        assert refused in (Refusal.NOT_LEADER, Refusal.OVERLOADED, Refusal.TRANSFERRING)
         # All of it waits, in its order: refusing some of a stream and taking what follows would leave a gap.
         self._forwarded.extendleft(reversed(forwarded))
         if own is not None:
@@ -197,6 +209,40 @@ class Proposals:
         else:
             self._host.send(self._group_id, sender, ForwardRefused(batch.boot, batch.sequence, False))
 
+    # --- holding -----------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """New commands of this node wait, until `go_on` or another leadership."""
+        self._hold_until_ms = self._host.now_ms() + MAX_HOLD_MS
+
+    def take_hold(self, sender: NodeId, hold: Hold, leadership: Leadership) -> None:
+        """The leader is about to hand over: hold, and tell it when nothing of ours is under way."""
+        if (leadership.leader, leadership.generation) == (sender, hold.generation):
+            self.hold()
+            self._holding_for = (sender, hold.generation)
+            self._answer_hold()
+
+    def take_hold_ended(self, sender: NodeId, ended: HoldEnded) -> None:
+        if self._holding_for == (sender, ended.generation):
+            self.go_on()
+
+    def go_on(self) -> None:
+        """What was held goes its way."""
+        self._hold_until_ms = self._holding_for = None
+        # Refused as being handed over, a batch waits for the next flush and not for the next commit.
+        self._room_below_bytes = self._max_uncommitted_bytes
+        self._host.schedule()
+
+    def is_idle(self) -> bool:
+        """Nothing of this node, or forwarded to it, is under way."""
+        return not self._outstanding and not self._forwarded
+
+    def _answer_hold(self) -> None:
+        if self._holding_for is not None and not self._outstanding:
+            leader, generation = self._holding_for
+            if self._host.send(self._group_id, leader, Held(generation)):
+                self._host.schedule()
+
     def forward_refused(self, refusal: ForwardRefused) -> None:
         outstanding = self._outstanding.pop(refusal.sequence, None) if refusal.boot == self._boot else None
         if outstanding is None:
@@ -219,11 +265,13 @@ class Proposals:
         if outstanding is None:
             return None
         self._release(outstanding.weight_bytes)
+        if self._holding_for is not None:
+            self._answer_hold()
         return outstanding.waiters
 
     def leadership_changed(self, leadership: Leadership) -> None:
         """Another leader, another generation or none: what was under way is in doubt."""
-        self._room_below_bytes = self._max_uncommitted_bytes
+        self.go_on()
         self.lose_outstanding()
         if leadership.role is not Role.LEADER:
             self._forwarded.clear()
@@ -253,6 +301,12 @@ class Proposals:
 
     def tick(self, now_ms: int) -> None:
         """Refuse what has waited too long for a leader that can be reached."""
+        if self._hold_until_ms is not None and now_ms > self._hold_until_ms:
+            self.go_on()
+        elif self._forwarded or self._pending:
+            # Nothing else tells of a hand-over that the replica gave up.
+            self._room_below_bytes = self._max_uncommitted_bytes
+            self._host.schedule()
         since_ms = self._stuck_since_ms
         if since_ms is not None and now_ms - since_ms > self._hold_ms:
             self._stuck_since_ms = None

@@ -25,11 +25,10 @@ ALLOCATE_INTERVAL_MS = 1000
 class DiskRoom:
     """What this node knows of free space, its own and its peers'."""
 
-    def __init__(self, log: Log, links: Links, members: Iterable[NodeId], schedule: Callable[[], None]) -> None:
+    def __init__(self, log: Log, links: Links, schedule: Callable[[], None]) -> None:
         self._log = log
         self._links = links
-        self._members = tuple(sorted(members))
-        self._quorum = Majority(self._members)
+        self._voters: tuple[NodeId, ...] = ()
         self._schedule = schedule
         self._reported = False
         self._full_peers: set[NodeId] = set()
@@ -77,8 +76,16 @@ class DiskRoom:
             self._full_peers.add(peer)
         else:
             self._full_peers.discard(peer)
-        roomy = [node for node in self._members if node not in self._full_peers]
-        self._quorum_full = not self._quorum.is_quorum(roomy)
+        self._judge()
+
+    def ask_voters(self, voters: Iterable[NodeId]) -> None:
+        """From now on these nodes' disks decide whether writes can be taken."""
+        self._voters = tuple(voters)
+        self._judge()
+
+    def _judge(self) -> None:
+        roomy = [node for node in self._voters if node not in self._full_peers]
+        self._quorum_full = bool(self._voters) and not Majority(self._voters).is_quorum(roomy)
 
     def _tell(self) -> None:
         for link in self._links.by_peer.values():

@@ -16,8 +16,9 @@ import msgspec
 from quorate.consensus.replica import Compacted
 from quorate.node.group import ReplicatedGroup
 from quorate.node.ports import GroupHost
+from quorate.node.snapshot_header import GroupSlice
 from quorate.services.interface import StoreLoader
-from quorate.storage.disk import DiskFull
+from quorate.storage.disk import DiskFull, File
 from quorate.storage.log import Log
 from quorate.storage.snapshots import SnapshotInfo, Snapshots
 
@@ -29,12 +30,6 @@ LOAD_TURN_S = 0.02
 
 class DamagedData(Exception):
     """The data folder misses something that was acknowledged; the message names it."""
-
-
-class _GroupSlice(msgspec.Struct, frozen=True, array_like=True):
-    """What a group keeps beside its store."""
-
-    time_ms: int
 
 
 class Snapshotter:
@@ -86,6 +81,13 @@ class Snapshotter:
         self._taking.add_done_callback(self._ended)
         return True
 
+    def newest(self, group_id: int) -> SnapshotInfo | None:
+        return self._snapshots.newest(group_id)
+
+    def open(self, info: SnapshotInfo) -> File:
+        """Its file, as it is; close it.  Raises OSError."""
+        return self._snapshots.open_file(info)
+
     async def stop(self) -> None:
         """Abandon what is being taken or loaded."""
         for task in self._installing.values():
@@ -117,7 +119,7 @@ class Snapshotter:
         group.bytes_since_snapshot = 0
         try:
             with closing(group.store.snapshot()) as slices:
-                await writer.write(msgspec.msgpack.encode(_GroupSlice(group.time_ms)))
+                await writer.write(msgspec.msgpack.encode(GroupSlice(group.time_ms, group.configuration)))
                 for slice_ in slices:
                     await writer.write(slice_)
                     await asyncio.sleep(0)
@@ -148,14 +150,17 @@ class Snapshotter:
     # --- loading -----------------------------------------------------------------------------
 
     async def restore(self, group: ReplicatedGroup, position: int) -> None:
-        """At start: load the snapshot that the log rests on.  Raises DamagedData, CorruptSnapshot, ValueError.
+        """At start: load the snapshot that the log rests on.  Raises DamagedData, CorruptSnapshot.
 
         Newer ones, which the log does not know yet, are as if never taken.
         """
         info = self._find(group.group_id, position)
-        header, loader = await self._feed(group, info)
-        loader.finish()
-        group.restored(info.position, info.generation, header.time_ms, info.size_bytes)
+        try:
+            header, loader = await self._feed(group, info)
+            loader.finish()
+        except ValueError as error:
+            raise DamagedData(f"{info.path} cannot be loaded, though its checksums are right: {error}") from error
+        group.restored(info.position, info.generation, header, info.size_bytes)
 
     def install(self, group: ReplicatedGroup, position: int) -> None:
         """Replace a running group's store by the snapshot of `position`, while the loop goes on turning.
@@ -178,7 +183,7 @@ class Snapshotter:
             if self._wanted[group.group_id] == info.position:
                 break
         loader.finish()
-        group.restored(info.position, info.generation, header.time_ms, info.size_bytes)
+        group.restored(info.position, info.generation, header, info.size_bytes)
         self._clean_up(group.group_id, info.position)
         _log.info("group %d: installed the snapshot of position %d", group.group_id, info.position)
 
@@ -197,10 +202,10 @@ class Snapshotter:
             f"but the snapshot of that position is missing from {self._snapshots.folder}/"
         )
 
-    async def _feed(self, group: ReplicatedGroup, info: SnapshotInfo) -> tuple[_GroupSlice, StoreLoader]:
+    async def _feed(self, group: ReplicatedGroup, info: SnapshotInfo) -> tuple[GroupSlice, StoreLoader]:
         """Load all slices, in turns; the store does not change before the loader's `finish`."""
         slices = self._snapshots.open(info)
-        header = msgspec.msgpack.decode(next(slices, b""), type=_GroupSlice)
+        header = msgspec.msgpack.decode(next(slices, b""), type=GroupSlice)
         loader = group.store.restore()
         turn_began_s = self._host.clock()
         for slice_ in slices:

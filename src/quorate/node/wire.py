@@ -60,7 +60,31 @@ class Room(Message, frozen=True, array_like=True, tag=True, gc=False):
     full: bool
 
 
-NodeMessage: TypeAlias = Forward | ForwardRefused | Note | Room
+class Hold(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """From a leader that hands over: forward nothing more in this generation, and say when all of it is answered."""
+
+    generation: int
+
+
+class Held(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Answer to `Hold`: nothing that the sender forwarded in this generation is under way any more."""
+
+    generation: int
+
+
+class HoldEnded(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The leader of this generation leads on: forward again."""
+
+    generation: int
+
+
+class Positions(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """How far the sender has applied each of its groups: others judge by it who has caught up."""
+
+    applied: dict[int, int]
+
+
+NodeMessage: TypeAlias = Forward | ForwardRefused | Note | Room | Hold | Held | HoldEnded | Positions
 
 
 class PayloadCodec:

@@ -17,6 +17,7 @@ from quorate.consensus.replica import ConsensusProtocol
 from quorate.node.config import Address, LimitsConfig, ListenConfig, NodeConfig, StorageConfig
 from quorate.node.environment import Environment
 from quorate.node.node import HostedService, Node
+from quorate.node.repair import start_node
 from quorate.services.interface import Service
 from quorate.simulation.disk import SimulatedDisk
 from quorate.simulation.machine import Machine
@@ -113,10 +114,14 @@ class SimulatedCluster:
         random = Random(self._random.getrandbits(64))
         environment = Environment(self.disks[node], machine.wall_ms, machine.clock, random, watch_loop=False)
         hosted = HostedService(SERVICE_GROUP, self._service(node), host_of(node), CLIENT_PORT)
-        began = Node(self.config(node), environment, [hosted], self._protocols(node))
-        self.nodes[node] = began
-        began.failed.add_done_callback(lambda failed: self._failed(node, machine, failed.result(), served=True))
-        await began.start()
+        config, protocols = self.config(node), self._protocols(node)
+
+        def make() -> Node:
+            began = self.nodes[node] = Node(config, environment, [hosted], protocols)
+            began.failed.add_done_callback(lambda failed: self._failed(node, machine, failed.result(), served=True))
+            return began
+
+        await start_node(config, self.disks[node], make)
 
     def _started(self, node: int, machine: Machine, task: asyncio.Task[None]) -> None:
         if self.starting.get(node) is task:

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 from quorate.consensus.protocols import PROTOCOLS
+from quorate.consensus.membership import Configuration
 from quorate.consensus.records import Recovered, TruncateFrom
 from quorate.consensus.replica import (
     ConsensusProtocol,
@@ -166,6 +167,8 @@ class ObservedReplica:
     def __init__(self, replica: Replica, group_id: int, own: OwnInvariants | None, start: _Start) -> None:
         self.deadline_ms: Callable[[], int] = replica.deadline_ms
         self.status: Callable[[], Status] = replica.status
+        self.configuration: Callable[[], Configuration] = replica.configuration
+        self.settled_version: Callable[[], int] = replica.settled_version
         self.uncommitted_bytes: Callable[[], int] = replica.uncommitted_bytes
         self._replica = replica
         self._observer = start.observer

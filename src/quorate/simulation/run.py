@@ -26,6 +26,7 @@ from typing import Any
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import Message, NodeId
 from quorate.services.interface import Service
+from quorate.node.room import CLUSTER_GROUP
 from quorate.simulation.cluster import CLIENT_PORT, PEER_PORT, SERVICE_GROUP, ClusterSettings, SimulatedCluster
 from quorate.simulation.faults import FAULTS, Setting
 from quorate.simulation.faults.drawing import draw_injections
@@ -193,7 +194,9 @@ class _Run:
         def receive(sender: NodeId, items: list[tuple[int, Message]]) -> None:
             self._cluster.nodes[node].received(sender, items)
 
-        return self._observer.protocols(node, [SERVICE_GROUP], self._cluster.machine(node).true_s, receive)
+        return self._observer.protocols(
+            node, [SERVICE_GROUP, CLUSTER_GROUP], self._cluster.machine(node).true_s, receive
+        )
 
     def _service_of(self, node: NodeId) -> Service:
         service = self._service.service(node, self._agreement)

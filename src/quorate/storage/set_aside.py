@@ -48,6 +48,11 @@ def set_aside(disk: Disk, why: str) -> str:
     return moves.folder
 
 
+def was_set_aside(disk: Disk) -> bool:
+    """Whether this data folder has lost a state: its node must not pass for one that never had any."""
+    return any(name.startswith("damaged-") for name in disk.list(""))
+
+
 def state_files(disk: Disk, folders: tuple[str, ...], target: str) -> tuple[tuple[str, str], ...]:
     """(path, path below `target`) of every file in these folders, and of the identity."""
     paths = [f"{folder}/{name}" for folder in folders for name in disk.list(folder)]

@@ -1,0 +1,66 @@
+"""A node whose data folder is damaged begins anew, as one that has to be let in and refilled.
+
+What is damaged may be what this node vouched for, so nothing of the folder is used again.
+It is set aside, not deleted; the others see another incarnation come, make it a learner,
+fill it, and let it vote again (docs/membership.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from quorate.consensus.records import InvalidState
+from quorate.node.config import NodeConfig
+from quorate.node.node import Node
+from quorate.node.snapshotting import DamagedData
+from quorate.storage.disk import Disk
+from quorate.storage.identity import DamagedIdentity, Identity, IdentityMismatch
+from quorate.storage.log_errors import CorruptLog
+from quorate.storage.set_aside import set_aside
+from quorate.storage.snapshots import CorruptSnapshot
+
+_log = logging.getLogger(__name__)
+
+DAMAGED = (CorruptLog, CorruptSnapshot, DamagedData, DamagedIdentity, InvalidState)
+
+
+async def start_node(config: NodeConfig, disk: Disk, make: Callable[[], Node]) -> Node:
+    """Make a node and start it; where its folder is damaged, set that aside and do so with an empty one.
+
+    Raises what is damaged where this is the only node, which nobody could refill; and
+    whatever else `Node` and `Node.start` raise.
+    """
+    others = _others(config, disk)
+    while True:
+        node: Node | None = None
+        try:
+            node = make()
+            await node.start()
+            return node
+        except DAMAGED as error:
+            if node is not None:
+                await node.stop()
+            if not others:
+                raise
+            folder = set_aside(disk, str(error))
+            _log.error(
+                "damaged data: %s; it was set aside in %s, and this node begins anew: the others let it in as a "
+                "learner, fill it, and have it vote again (docs/operations.md)",
+                error,
+                folder,
+            )
+        except BaseException:
+            if node is not None:
+                await node.stop()
+            raise
+
+
+def _others(config: NodeConfig, disk: Disk) -> set[int]:
+    """The other members: those that the folder last knew of, else those of the settings."""
+    try:
+        identity = Identity.load(disk)
+    except (DamagedIdentity, IdentityMismatch):
+        identity = None
+    known = identity.addresses if identity is not None and identity.addresses else config.members
+    return {node for node in known if node != config.node}
