@@ -26,7 +26,7 @@ help:
 	@echo "make soak    many seeds of the simulator, three nodes and five            (SOAK_SEEDS=5000 SOAK_SEED=100000 for others)"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff rewrite the code"
-	@echo "make bench   compare with ZooKeeper and measure memory; needs scripts/install-peers.sh"
+	@echo "make bench   compare with ZooKeeper, speed and failover, and measure memory; needs scripts/install-peers.sh"
 	@echo "make clean   remove the virtual environment and caches; data of clusters stays"
 
 .PHONY: run
@@ -64,6 +64,7 @@ format: $(VENV)/.stamp-dev
 .PHONY: bench
 bench: $(VENV)/.stamp-dev
 	$(BIN)/python bench/zookeeper.py $(ARGS)
+	$(BIN)/python bench/failover.py
 	$(BIN)/python bench/memory.py
 
 .PHONY: clean
