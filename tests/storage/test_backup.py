@@ -250,6 +250,15 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         assert state_of(disk) == before
 
 
+def test_what_an_earlier_attempt_left_goes(tmp_path: Path) -> None:
+    disk = SimulatedDisk()
+    asyncio.run(unpack(saved(tmp_path, encode({**SMALL, 9: [b"of another backup"]})), disk))
+    infos = asyncio.run(unpack(saved(tmp_path, encode(SMALL)), disk))
+    assert [f"{STAGING}/snapshots/{name}" for name in disk.list(f"{STAGING}/snapshots")] == [
+        info.path for info in infos
+    ]
+
+
 def test_a_full_disk_keeps_nothing(tmp_path: Path) -> None:
     path = saved(tmp_path, encode(LARGE))
     disk = SimulatedDisk(capacity_bytes=1_900_000)

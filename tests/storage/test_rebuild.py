@@ -250,6 +250,24 @@ def test_a_crash_at_any_operation_leaves_the_old_folder_or_an_unfinished_or_the_
     assert min(verdicts.count("old"), verdicts.count("unfinished")) > 50
 
 
+def test_a_segment_whose_removal_was_not_durable_does_not_come_back_into_the_new_log() -> None:
+    disk = WatchedDisk()
+    groups = in_use(disk)
+    stale = "log/0000000000000050.segment"
+    disk.open(stale, create=True).close()
+    disk.lose_power(Random(1))
+    disk.open(stale, create=True).close()
+    disk.sync_folder("log")
+    disk.remove(stale)
+    disk.watch()
+    rebuild(disk, groups)
+    finished = [survivor for survivor in disk.survivors if finish_interrupted(survivor) is not None]
+    assert finished
+    for survivor in finished:
+        assert not survivor.exists(stale)
+        assert recovered(survivor) == new_groups(groups)
+
+
 def test_a_full_disk_at_any_size_leaves_the_old_folder_or_the_new_one() -> None:
     disk = SimulatedDisk()
     groups = in_use(disk)
