@@ -60,7 +60,7 @@ def test_two_nodes_down_is_no_quorum() -> None:
         result = ask(admins[0])
         as_json = ask(admins[0], as_json=True)
     assert result.exit_code == 1
-    assert "NO QUORUM: no leader is followed by 2 of 3 nodes" in result.output
+    assert "NO QUORUM: no leader is followed by 2 of 3 voters" in result.output
     assert as_json.exit_code == 1
     assert json.loads(as_json.output)["quorum"] is False
 

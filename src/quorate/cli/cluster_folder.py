@@ -94,8 +94,8 @@ def open_cluster(path: Path, nodes: int | None, protocol: str | None, *, default
     if nodes is not None and nodes != mark.nodes:
         raise CommandError(
             f"the cluster in {path} was made with {mark.nodes} nodes, not {nodes}. "
-            f"Run it with --nodes {mark.nodes}, or choose another folder with --data, "
-            "or begin anew with --fresh, which deletes its data."
+            f"Run it with --nodes {mark.nodes}, and add further nodes while it runs (`quorate member add --help`); "
+            "or choose another folder with --data, or begin anew with --fresh, which deletes its data."
         )
     if protocol is not None and protocol != mark.protocol:
         raise CommandError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 EXIT_FAILURE = 1
+EXIT_OUTCOME_UNKNOWN = 3
+"""A change was asked for, and whether it was made is not known."""
 EXIT_DAMAGED_DATA = 74
 """A node's data is damaged (EX_IOERR of sysexits.h).  Starting it again cannot help."""
 EXIT_WRONG_CONFIGURATION = 78
@@ -19,3 +21,9 @@ class WrongConfiguration(CommandError):
     """Settings are wrong; a supervisor should not start the command again."""
 
     exit_code = EXIT_WRONG_CONFIGURATION
+
+
+class OutcomeUnknown(CommandError):
+    """Something may have been changed, or may yet be: look before trying again."""
+
+    exit_code = EXIT_OUTCOME_UNKNOWN

@@ -36,11 +36,16 @@ Examples:
   quorate node --config node.toml --node 2 --data /srv/quorate
   quorate node --config node.toml --set timing.election_timeout_ms=1000
 
+A new cluster is formed once all nodes of [members] have met. A node that is added to one that
+exists says so in FILE with  join = true  and lists in [members] itself and those that are there;
+`quorate member add` lets it in.
+
 \b
 Exit codes:
-  0   stopped by SIGTERM or SIGINT
+  0   stopped by SIGTERM or SIGINT, or removed from the cluster
   1   failed; starting it again may help
-  74  the data on disk is damaged; starting it again will not help
+  74  the data on disk is damaged, and this is the only voter: `quorate recover --help`
+      (any other node puts damaged data aside and is refilled by the others)
   78  the configuration is wrong; starting it again will not help
 
 docs/deployment.md has the whole set-up of three machines.

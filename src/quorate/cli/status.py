@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
 
 import click
 
 from quorate.cli.admin import NoAnswer
-from quorate.cli.cluster_view import ClusterView, NodeView, view_cluster
-from quorate.cli.errors import EXIT_FAILURE, CommandError
+from quorate.cli.cluster_view import CLUSTER_GROUP, ClusterView, NodeView, view_cluster
+from quorate.cli.endpoints import endpoint_option, no_node_answers
+from quorate.cli.errors import EXIT_FAILURE
 from quorate.cli.tables import render_table, show_bytes
-from quorate.node.config import Address, parse_address
-
-DEFAULT_ENDPOINTS = tuple(f"127.0.0.1:{port}" for port in (4181, 4182, 4183))
-"""The admin listeners of `quorate up`, so that the answer does not hang on node 0 being alive."""
+from quorate.node.config import Address
 
 EPILOG = """\b
 Examples:
@@ -26,6 +25,8 @@ Examples:
 
 \b
 Columns:
+  role        leader, follower, candidate; a learner gets everything and decides nothing;
+              a node that is forming or joining is not let in yet (what it waits for is said below)
   term        the leadership in which the node is; all nodes of a healthy cluster agree
   committed   position in the log up to which a majority holds the entries, as far as the node knows
   applied     position up to which the node's own data contains them
@@ -34,35 +35,17 @@ Columns:
 
 
 @click.command(epilog=EPILOG)
-@click.option(
-    "--endpoint",
-    "endpoints",
-    metavar="HOST:PORT",
-    multiple=True,
-    default=DEFAULT_ENDPOINTS,
-    show_default=True,
-    help="Admin listener of any node; the others are found from it. "
-    "May be given more than once: the first that answers is used.",
-)
+@endpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything the nodes say, as JSON.")
-def status(endpoints: tuple[str, ...], as_json: bool) -> None:
+def status(endpoints: list[Address], as_json: bool) -> None:
     """Show nodes, roles, positions and sizes of a running cluster.
 
-    Exit code 0 where a majority of the nodes follows one leader, else 1.
+    Exit code 0 where a majority of the voters follows one leader, else 1.
     """
-    addresses: list[Address] = []
-    for endpoint in endpoints:
-        try:
-            addresses.append(parse_address(endpoint))
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--endpoint") from error
     try:
-        view = asyncio.run(view_cluster(addresses))
+        view = asyncio.run(view_cluster(endpoints))
     except NoAnswer as error:
-        raise CommandError(
-            f"no node answers ({error}). Is the cluster running (`quorate up`)? "
-            "Give the address of an admin listener with --endpoint."
-        ) from error
+        raise no_node_answers(error) from error
     click.echo(json.dumps(as_data(view), indent=2) if as_json else as_text(view))
     if view.agreement() is None:
         sys.exit(EXIT_FAILURE)
@@ -88,38 +71,37 @@ def as_data(view: ClusterView) -> dict[str, object]:
 
 
 def as_text(view: ClusterView) -> str:
-    """A sentence and a table, one row a node and group."""
+    """A sentence and a table, one row a node and service."""
     statuses = view.statuses()
     if not statuses:
         return "no node answers any more"
     first = statuses[0]
     # Generation is the word common to all protocols; people know each protocol's own.
     term = "term" if first.protocol == "raft" else "generation"
-    highest: dict[int, int] = {}
-    for status in statuses:
-        for group in status.groups:
-            highest[group.group] = max(highest.get(group.group, 0), group.commit_position)
-    heads = ["node", "role", term, "committed", "applied", "lag", "log", "snapshot", "zookeeper", "admin"]
-    rows = [row for node in view.nodes for row in _rows(node, highest)]
-    if len(highest) > 1:
-        heads.insert(1, "group")
-    else:
+    services = [group for group in view.group_ids() if group != CLUSTER_GROUP]
+    heads = ["node", "service", "role", term, "committed", "applied", "lag", "log", "snapshot", "zookeeper", "admin"]
+    rows = [row for node in view.nodes for row in _rows(node, view.highest_commits())]
+    if len(services) < 2:
+        heads.remove("service")
         rows = [row[:1] + row[2:] for row in rows]
     right = frozenset({term, "committed", "applied", "lag", "log", "snapshot"})
     lines = [_headline(view, first.cluster, first.protocol, term), "", render_table(heads, rows, right=right)]
-    problems = [f"node {node.node} does not answer: {node.problem}" for node in view.nodes if node.answer is None]
-    problems += [f"node {status.node} refuses writes: its disk is full" for status in statuses if status.log_full]
-    if problems:
+    if problems := list(_problems(view)):
         lines += ["", *problems]
     return "\n".join(lines)
 
 
 def _headline(view: ClusterView, cluster: str, protocol: str, term: str) -> str:
     count = len(view.nodes)
+    voters = len(view.voters())
     nodes = f"{count} node{'s' if count > 1 else ''}"
+    if voters and voters != count:
+        nodes += f", {voters} of them voting"
     agreement = view.agreement()
-    if agreement is None:
-        verdict = f"NO QUORUM: no leader is followed by {count // 2 + 1} of {nodes}"
+    if agreement is None and not voters:
+        verdict = "NO QUORUM: the cluster is not formed yet"
+    elif agreement is None:
+        verdict = f"NO QUORUM: no leader is followed by {voters // 2 + 1} of {voters} voter{'s' if voters > 1 else ''}"
     else:
         verdict = f"node {agreement.leader} leads in {term} {agreement.generation}"
         if not agreement.ready:
@@ -127,24 +109,48 @@ def _headline(view: ClusterView, cluster: str, protocol: str, term: str) -> str:
     return f"cluster {cluster} ({nodes}, {protocol}): {verdict}"
 
 
+def _problems(view: ClusterView) -> Iterator[str]:
+    """What people have to know beside the table."""
+    for node in view.nodes:
+        if node.answer is None:
+            yield f"node {node.node} does not answer: {node.problem}"
+    for status in view.statuses():
+        if status.state != "member":
+            yield f"node {status.node} is {status.state}: {status.waiting_for or 'it waits for the others'}"
+        if status.log_full:
+            yield f"node {status.node} refuses writes: its disk is full"
+    if view.agreement() is not None and view.agreement(CLUSTER_GROUP) is None:
+        yield "no leader of the cluster's own group is followed by a majority: the members cannot be changed now"
+    newest = view.newest()
+    for member in newest.members:
+        if member.refilling:
+            yield f"node {member.node} is being refilled: it votes again when it has caught up"
+    if newest.membership.under_way:
+        yield f"a change of the members is under way (version {newest.membership.version}): see `quorate member list`"
+
+
 def _rows(view: NodeView, highest: dict[int, int]) -> list[list[str]]:
     admin = str(view.admin or "?")
     if view.answer is None:
         return [[str(view.node), "", "unreachable", *["-"] * 7, admin]]
     status = view.answer.status
+    log, zookeeper = show_bytes(status.log_bytes), status.endpoints.get("zookeeper", "?")
+    groups = [group for group in status.groups if group.group != CLUSTER_GROUP]
+    if status.state != "member" or not groups:
+        return [[str(status.node), "", status.state, *["-"] * 4, log, "-", zookeeper, admin]]
     return [
         [
             str(status.node),
-            str(group.group),
+            group.service,
             group.role,
             str(group.generation),
             f"{group.commit_position:,}",
             f"{group.applied_position:,}",
             f"{highest[group.group] - group.applied_position:,}",
-            show_bytes(status.log_bytes),
+            log,
             show_bytes(group.snapshot_bytes) if group.snapshot_bytes else "-",
-            status.endpoints.get("zookeeper", "?"),
+            zookeeper,
             admin,
         ]
-        for group in status.groups
+        for group in groups
     ]

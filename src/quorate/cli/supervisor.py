@@ -45,6 +45,8 @@ class NodeProcess:
         self.command = command
         self.process: asyncio.subprocess.Process | None = None
         self.killed = False
+        self.retired = False
+        """Removed from the cluster: when it ends it is not started again."""
         self._pipe = pipe
         self._restart = restart
         self._report = report
@@ -54,7 +56,7 @@ class NodeProcess:
         loop = asyncio.get_running_loop()
         pause_s = FIRST_PAUSE_S
         starts = 0
-        while not stopping.is_set():
+        while not stopping.is_set() and not self.retired:
             started_s = loop.time()
             process = await self._start()
             self.process = process
@@ -69,7 +71,7 @@ class NodeProcess:
                 pause_s = FIRST_PAUSE_S
             advice = self._advice(code, pause_s)
             self._report(self._obituary(process.pid, code, advice))
-            if not self._restart or code in (EXIT_DAMAGED_DATA, EXIT_WRONG_CONFIGURATION):
+            if not self._restart or self.retired or code in (EXIT_DAMAGED_DATA, EXIT_WRONG_CONFIGURATION):
                 return
             await _first_of(stopping.wait(), timeout_s=pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -108,6 +110,8 @@ class NodeProcess:
             return "its data is damaged: see its log; it is not started again"
         if code == EXIT_WRONG_CONFIGURATION:
             return "its configuration is wrong; it is not started again"
+        if self.retired:
+            return "it is not started again: it was removed from the cluster"
         if not self._restart:
             return "it is not started again (--no-restart)"
         return f"starting it again in {pause_s:g} s"
@@ -128,6 +132,7 @@ class Supervisor:
     def __init__(self, commands: Sequence[NodeCommand], restart: bool, report: Callable[[str], None]) -> None:
         self._read_end, self._write_end = os.pipe()
         self.nodes = tuple(NodeProcess(command, self._read_end, restart, report) for command in commands)
+        self._report = report
         self._stopping = asyncio.Event()
 
     async def run(self) -> bool:
@@ -145,6 +150,13 @@ class Supervisor:
             for node in self.nodes:
                 node.kill()
         self._stopping.set()
+
+    def retire(self, node: int) -> None:
+        """The cluster has removed a node: it ends by itself, and is not started again."""
+        process = next(process for process in self.nodes if process.command.node == node)
+        if not process.retired:
+            process.retired = True
+            self._report(f"node {node} was removed from the cluster; it ends and is not started again")
 
     def process_id(self, node: int) -> int | None:
         """None while the node is not running."""

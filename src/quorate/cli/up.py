@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from quorate.cli.admin import NoAnswer
 from quorate.cli.cluster_folder import (
     ClusterMark,
     locked_folder,
@@ -20,7 +21,7 @@ from quorate.cli.cluster_folder import (
     remove_cluster,
     write_node_config,
 )
-from quorate.cli.cluster_view import Agreement, ClusterView, view_members
+from quorate.cli.cluster_view import Agreement, ClusterView, admins_of, view_members
 from quorate.cli.errors import EXIT_FAILURE
 from quorate.cli.ports import BasePorts, check_ports
 from quorate.cli.supervisor import NodeCommand, Supervisor
@@ -49,7 +50,8 @@ Examples:
   quorate up --fresh                      forget the data of earlier runs
 
 Node I, counted from 0, listens on each port + I, on 127.0.0.1 only. To spread a cluster over
-machines, run `quorate node` on each; docs/deployment.md shows it.
+machines, run `quorate node` on each; docs/deployment.md shows it. A cluster that runs grows by
+`quorate member add`, with the new node started by hand.
 """
 
 
@@ -189,7 +191,7 @@ async def _run(
 async def _introduce(data: Path, mark: ClusterMark, configs: Sequence[NodeConfig], supervisor: Supervisor) -> None:
     """Wait for the first leader, print what there is, then report each later change of leader."""
     loop = asyncio.get_running_loop()
-    admins = {config.node: config.listen.admin for config in configs}
+    admins: dict[int, Address | None] = {config.node: config.listen.admin for config in configs}
     started_s = loop.time()
     told_where_to_look = False
     view = await view_members(admins, mark.cluster)
@@ -205,13 +207,31 @@ async def _introduce(data: Path, mark: ClusterMark, configs: Sequence[NodeConfig
     say(introduction(data, configs, view, known, supervisor))
     while True:
         await asyncio.sleep(POLL_S)
-        agreement = (await view_members(admins, mark.cluster)).agreement()
+        view = await view_members(admins, mark.cluster)
+        heed_members(view, admins, supervisor)
+        agreement = view.agreement()
         if agreement is None:
             if known is not None:
-                say("no leader is followed by a majority of the nodes")
+                say("no leader is followed by a majority of the voters")
         elif known is None or (agreement.leader, agreement.generation) != (known.leader, known.generation):
             say(f"node {agreement.leader} leads now (term {agreement.generation})")
         known = agreement
+
+
+def heed_members(view: ClusterView, admins: dict[int, Address | None], supervisor: Supervisor) -> None:
+    """Nodes may have been added, by hand, which count in the majority, and removed, which end for good."""
+    statuses = [status for status in view.statuses() if status.membership.version]
+    if not statuses:
+        return
+    newest = max(statuses, key=lambda status: status.membership.version)
+    try:
+        known = admins_of(newest)
+    except NoAnswer:
+        return
+    admins.update({node: admin for node, admin in known.items() if node not in admins or admins[node] is None})
+    for process in supervisor.nodes:
+        if process.command.node not in known:
+            supervisor.retire(process.command.node)
 
 
 def _led(view: ClusterView) -> bool:
