@@ -17,7 +17,7 @@ from quorate.storage.identity import DamagedIdentity, Identity, UnfinishedRecove
 from quorate.storage.log import Log
 from quorate.storage.moves import UNFINISHED, Moves, Purpose, begin
 from quorate.storage.real_disk import LOCK_NAME, RealDisk
-from quorate.storage.set_aside import set_aside
+from quorate.storage.set_aside import set_aside, was_set_aside
 from quorate.storage.snapshots import Snapshots
 from tests.storage.crashes import WatchedDisk
 from tests.storage.log_model import entry
@@ -65,6 +65,7 @@ def files(disk: Disk, folder: str) -> dict[str, bytes]:
 
 def test_everything_moves_and_the_folder_is_as_new(disk: Disk) -> None:
     before = files(in_use(disk), "")
+    assert not was_set_aside(disk)
     assert len([path for path in before if path.startswith("log/")]) > 3
     assert set_aside(disk, WHY) == "damaged-1"
     assert files(disk, "") == {}
@@ -105,6 +106,7 @@ def verdict(disk: Disk, before: dict[str, bytes]) -> str:
         return "old"
     assert (files(disk, ""), files(disk, "damaged-1")) == ({}, before)
     assert disk.read("damaged-1/WHY.txt").decode() == f"{WHY}\n"
+    assert was_set_aside(disk)
     return "empty"
 
 
