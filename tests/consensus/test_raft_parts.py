@@ -6,11 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorate.consensus.membership import PREFIX, Configuration
 from quorate.consensus.raft.barriers import Barrier, ForwardedBarriers, Rounds
+from quorate.consensus.raft.configurations import (
+    Configurations,
+    after_joint,
+    incarnation_of,
+    is_possible,
+    recover_configurations,
+    towards,
+    with_learners,
+)
 from quorate.consensus.raft.hard_state import InvalidHardState, decode_hard_state, encode_hard_state
 from quorate.consensus.raft.log import Log
 from quorate.consensus.raft.progress import Flow, Progress
-from quorate.consensus.records import Entry
+from quorate.consensus.raft.timing import Timing
+from quorate.consensus.records import CompactedThrough, Entry, InvalidState, Recovered
 
 TERMS = st.lists(st.integers(1, 5), max_size=12).map(sorted)
 
@@ -160,3 +171,87 @@ def test_forwarded_barriers_expire_in_order() -> None:
     assert barriers.take_expired(200) == [2]
     assert barriers.next_expiry_ms == 300
     assert barriers.take_all() == [3] and barriers.next_expiry_ms is None
+
+
+def test_the_election_timeout_follows_the_longest_round_trips_within_its_bounds() -> None:
+    timing = Timing(400, 4000)
+    for _ in range(20):
+        timing.measured(3)
+        timing.measured(100)
+        timing.measured(1)
+        timing.heartbeat()
+    assert timing.round_trip_ms == 100 and 1990 <= timing.election_timeout_ms <= 2000
+    for _ in range(60):
+        timing.measured(5)
+        timing.heartbeat()
+    assert (timing.round_trip_ms, timing.election_timeout_ms) == (5, 400)
+    timing.measured(10_000)
+    timing.heartbeat()
+    assert timing.election_timeout_ms == 4000
+
+
+def test_a_follower_takes_the_round_trip_over_from_its_leader() -> None:
+    timing = Timing(400, 4000)
+    assert not timing.told(20)  # which is 400 ms as well
+    assert timing.told(50) and timing.election_timeout_ms == 1000
+    assert not timing.told(50)
+    assert timing.told(0) and timing.election_timeout_ms == 400
+
+
+def configurations() -> Configurations:
+    made = Configurations(ONE, 10)
+    made.append(12, TWO.encode())
+    made.append(15, THREE.encode())
+    return made
+
+
+ONE, TWO, THREE = (Configuration.make(version, {1: "", 2: "", version: ""}) for version in (1, 2, 3))
+
+
+@pytest.mark.parametrize(("position", "latest"), [(16, THREE), (15, TWO), (13, TWO), (12, ONE), (11, ONE)])
+def test_truncation_brings_the_configuration_before_it_back(position: int, latest: Configuration) -> None:
+    made = configurations()
+    assert made.truncate_from(position) is (latest is not THREE)
+    assert made.latest == latest
+
+
+@pytest.mark.parametrize(("position", "there", "former"), [(11, ONE, TWO), (12, TWO, TWO), (15, THREE, THREE)])
+def test_compaction_knows_who_decided_there(position: int, there: Configuration, former: Configuration) -> None:
+    made = configurations()
+    assert made.compact(position) == there
+    assert made.latest == THREE and made.latest_position == 15
+    assert made.former == former
+
+
+def test_recovered_configurations_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(InvalidState, match="configuration"):
+        recover_configurations(ONE, Recovered(entries=(Entry(1, 1, PREFIX + b"x"),)))
+    with pytest.raises(InvalidState, match="configuration"):
+        recover_configurations(ONE, Recovered(compacted=CompactedThrough(1, 1, b"x")))
+
+
+def test_steps_lead_to_the_goal() -> None:
+    goal = Configuration.make(7, {2: "", 3: "c", 4: "d"}, {1: "x"})
+    present = Configuration.make(6, {1: "", 2: "", 3: "c"}, {4: "former"})
+    interim = with_learners(present, goal)
+    assert interim == Configuration.make(6, present.voters, {4: "d"})
+    assert with_learners(interim, goal) is None
+    joint = towards(interim, goal)
+    assert joint == Configuration.make(7, goal.voters, goal.learners, present.voters)
+    assert incarnation_of(joint, 1) == "" and incarnation_of(after_joint(joint), 1) == "x"
+    assert after_joint(joint) == goal
+    assert towards(goal, Configuration.make(8, goal.voters)) == Configuration.make(8, goal.voters)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Configuration(2, {}),
+        Configuration(2, {}, {1: ""}),
+        Configuration(2, {1: ""}, {}, {2: ""}),
+        Configuration(2, {1: "other"}),
+        Configuration(2, {1: ""}, {1: ""}),
+    ],
+)
+def test_no_step_leads_to_an_impossible_goal(goal: Configuration) -> None:
+    assert not is_possible(ONE, goal) and is_possible(ONE, TWO)

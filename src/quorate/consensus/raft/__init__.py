@@ -19,6 +19,8 @@ Read it in this order:
 - `messages`   what servers say to one another, and which numbers are nonsense
 - `hard_state` term and vote, as bytes
 - `log`        the tail of the log in memory
+- `configurations`   who decides, by position of the log, and the steps from one configuration to another
+- `timing`     election timeouts that follow round trips
 - `core`       what a server is in every role; **durable before spoken** is decided in `Core.send`
 - `follower`, `candidate`, `leader`   the roles
 - `progress`   what a leader believes of one peer
@@ -82,8 +84,30 @@ Where this differs from the thesis, and why
 9. *Messages are checked before they count* (`messages.is_sane`).  This is no defence
    against a server that lies, only against bytes that no server of ours would send: they
    are ignored and raise nothing.  What contradicts committed entries is never taken over.
-10. *Not here yet*: membership change and leadership transfer are refused as unsupported.
-    Learners are only those of the configuration: they receive, and neither vote nor count.
+10. *Members change by joint consensus* (section 4.3), never by single servers (4.1), so that
+    one rule covers every change, a replaced server among them.  A configuration is an entry
+    that begins with a byte of its own; the latest in the log counts, committed or not, and
+    the next waits until it is.  `ChangeMembers` takes one step a call: who is new becomes a
+    learner first; once each new voter holds what was committed at the leader's last
+    heartbeat, the joint configuration is appended; and the final one by whoever leads when
+    that is committed.  Where the same servers vote, one entry does.
+11. *Everybody is heard, members are counted.*  A server follows leaders and answers
+    candidates that its log does not know (4.1: it may lag), learners vote when asked, and
+    quorums look only at ids of the latest configuration.  Removed servers are kept from
+    disturbing by pre-vote and the silence towards candidates (4.2.3).  An id counts only
+    under the incarnation that the configuration names: for its own vote a server sees to
+    that itself (`Core.is_voter`), for what it hears its node does (`Message.vouches`).
+12. *A server outside of its latest configuration stands* while that may be uncommitted and
+    the one before names it (4.2.2): the entry that removes it may be in its log alone, which
+    then refuses every other candidate.  It does not count itself, as candidate or as leader.
+    A leader that is removed commits the final configuration, then hands over.
+13. *Transfer* (3.10) says `TimeoutNow` only to a voter whose acknowledgements reach the end
+    of the leader's log, once more at each heartbeat.  The target's request for votes says
+    so, which lifts the silence.  After an election timeout the leader takes proposals again.
+14. *Election timeouts follow round trips*: twenty of them, between two bounds.  The leader
+    measures its rounds, smooths, and says what it found in each `Append`.
+15. *Heartbeats are due at multiples of the interval*, so that those of all groups on a node
+    share a frame.
 """
 
 from __future__ import annotations

@@ -44,9 +44,9 @@ class Follower:
     def leader_is_alive(self) -> bool:
         """Whether votes are to be withheld, so that a server that lost touch cannot depose a working leader.
 
-        By the timeout in effect, below which nobody stands who was told the same by the
-        leader.  Where servers were told different things, a candidate is kept waiting for
-        `max_election_timeout_ms` at most, since this server forgets its leader by then.
+        By the timeout in effect: nobody who was told the same by the leader stands sooner, so
+        this keeps no election from its time.  One who was told less is kept waiting, but for
+        `max_election_timeout_ms` at most, since silence counts from when the leader was heard.
         """
         return self.leader is not None and self.core.now_ms - self.heard_ms < self.core.timing.election_timeout_ms
 
