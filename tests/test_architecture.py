@@ -34,6 +34,9 @@ LAYERS = (
 SERVICE_REGISTRY = "quorate.node.process"
 """The only module outside a service that may import it: where a node's services are chosen."""
 
+NODES_OWN_SERVICE = "cluster"
+"""A node knows this one by name: the group that owns the members is part of the node (DESIGN.md section 4)."""
+
 LABORATORY = {"checking", "simulation"}
 LABORATORY_COMMANDS = {"quorate.cli.check", "quorate.cli.simulate"}
 """The only modules outside the laboratory that may import it: nothing that runs in production does."""
@@ -147,7 +150,8 @@ def wrong_directions(module: Module, known: Mapping[str, Module] = MODULES) -> I
             yield f"{place}: imports point downward only"
         if target_part in LABORATORY and source_part not in LABORATORY and module.name not in LABORATORY_COMMANDS:
             yield f"{place}: only the commands of the laboratory may"
-        foreign_service = service_of(target) not in (None, service_of(module.name))
+        known_services = (None, service_of(module.name), NODES_OWN_SERVICE if source_part == "node" else None)
+        foreign_service = service_of(target) not in known_services
         if foreign_service and source_part in ("services", "node") and module.name != SERVICE_REGISTRY:
             yield f"{place}: only {SERVICE_REGISTRY} knows services by name"
 

@@ -99,10 +99,14 @@ class TimingConfig:
 
     election_timeout_ms: int = _number(400, 50, 60_000)
     """A follower stands for election after this long without its leader, and up to as long again by chance."""
-    max_election_timeout_ms: int = _number(4_000, 50, 600_000)
-    """Where round trips take long, the election timeout grows with them up to this."""
+    max_election_timeout_ms: int = _number(0, 0, 600_000)
+    """Where round trips take long, the election timeout grows with them up to this; 0 for ten times the shortest."""
     heartbeat_interval_ms: int = _number(80, 5, 20_000)
     """At most a third of the election timeout, so that two lost heartbeats do not unseat a leader."""
+
+    @property
+    def longest_election_timeout_ms(self) -> int:
+        return self.max_election_timeout_ms or 10 * self.election_timeout_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,11 +445,11 @@ class _Reader:
                 f"must be at most a third of timing.election_timeout_ms ({timing.election_timeout_ms}), "
                 "so that two lost heartbeats do not unseat a leader",
             )
-        if timing.max_election_timeout_ms < timing.election_timeout_ms:
+        if timing.longest_election_timeout_ms < timing.election_timeout_ms:
             self._wrong(
                 "timing.max_election_timeout_ms",
                 timing.max_election_timeout_ms,
-                f"must be at least timing.election_timeout_ms ({timing.election_timeout_ms})",
+                f"must be at least timing.election_timeout_ms ({timing.election_timeout_ms}), or 0",
             )
 
     def _check_limits(self, limits: LimitsConfig) -> None:

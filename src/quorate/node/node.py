@@ -22,7 +22,6 @@ from quorate.consensus.replica import (
     PeerLost,
     Receive,
     ReplicaConfig,
-    Role,
     SendSnapshot,
     SnapshotArrived,
     SnapshotSent,
@@ -37,15 +36,14 @@ from quorate.node.config import NodeConfig
 from quorate.node.driver import Driver
 from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
-from quorate.node.handover import hand_over
-from quorate.node.loop_watch import LoopWatch
-from quorate.node.metrics import Metrics, MetricsPage
+from quorate.node.metrics import MetricsPage
+from quorate.node.neighbours import Neighbours
 from quorate.node.operations import Operations
 from quorate.node.room import CLUSTER_GROUP, DiskRoom
-from quorate.node.roster import Roster, Standing, as_endpoint
+from quorate.node.roster import Roster, Standing
+from quorate.node.self_watch import SelfWatch
 from quorate.node.snapshot_header import read_header
 from quorate.node.snapshotting import DamagedData, Snapshotter
-from quorate.node.stalls import HandOver, StallDetector
 from quorate.node.steering import Steering
 from quorate.node.wire import Forward, ForwardRefused, Held, Hold, HoldEnded, Note, Positions, Room, items_decoder
 from quorate.services.cluster.door import ClusterDoor
@@ -61,7 +59,6 @@ from quorate.storage.sync_policy import SyncPolicy
 _log = logging.getLogger(__name__)
 
 TICK_INTERVAL_S = 0.05
-POSITIONS_INTERVAL_MS = 500
 MAX_STOP_WAIT_MS = 800
 MAX_PEER_FRAME_BYTES = 256 << 20
 """Above what one flush may hold for a peer: `limits.max_bytes_in_flight` and one entry more."""
@@ -96,13 +93,11 @@ class Node:
         self._hosted = services
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
-        self.metrics = Metrics([*(hosted.service.name for hosted in services), CLUSTER_SERVICE])
-        self._stalls = StallDetector(config.timing.election_timeout_ms, self.metrics)
-        self._watch = LoopWatch(self._loop_stopped)
+        names = [*(hosted.service.name for hosted in services), CLUSTER_SERVICE]
+        self._watch = SelfWatch(names, config.timing.election_timeout_ms, self._now_ms)
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._serving = False
-        self._handing_over = False
 
         disk = environment.disk
         known = Identity.load(disk) is not None
@@ -126,7 +121,7 @@ class Node:
             self.members,
             __version__,
             was_set_aside(disk),
-            lambda: self._driver.now_ms(),
+            self._now_ms,
             self._became_member,
             self._fail,
         )
@@ -137,7 +132,7 @@ class Node:
             self._log,
             self._links,
             self._sync_policy,
-            self._stalls,
+            self._watch.stalls,
             environment.clock,
             self._send_snapshot,
             self._fail,
@@ -147,27 +142,23 @@ class Node:
         self._groups: dict[int, ReplicatedGroup] = {}
         self.cluster_door: ClusterDoor | None = None
         """Where changes of the members are asked for; None while this node belongs to no cluster."""
-        self._positions: dict[int, dict[int, int]] = {}
-        """How far each connected peer has applied each group, as it said last."""
-        self._tell_positions_ms = 0
         self._steering: Steering | None = None
-        self._unheeded: frozenset[tuple[int, int]] = frozenset()
-        """(peer, group): it votes there under another incarnation than it comes with, so nothing of it counts."""
         self._snapshotter = Snapshotter(
             self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes, self._fail
         )
-        names = {hosted.group_id: hosted.service.name for hosted in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
-        transfers = TransferReceiver(self._snapshots, names, self._snapshot_arrived)
+        services_by_group = {at.group_id: at.service.name for at in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
+        transfers = TransferReceiver(self._snapshots, services_by_group, self._snapshot_arrived)
         self._listener = PeerListener(self._handshake, self, transfers, self._decoder.decode, MAX_PEER_FRAME_BYTES)
-        pages = AdminPages(
-            {
-                **observing_pages(
-                    self.status, MetricsPage(self.status, self.metrics, environment.process_id != 0).render
-                ),
-                **Operations(self).pages(),
-            }
-        )
-        self._admin = AdminListener(pages)
+        self.neighbours = Neighbours(self._roster, self._links, self._listener, self._groups, self._host)
+        self._admin = AdminListener(self._pages())
+
+    def _pages(self) -> AdminPages:
+        # A simulated node has no process to tell of.
+        metrics = MetricsPage(self.status, self._watch.metrics, of_process=self._environment.process_id != 0)
+        return AdminPages({**observing_pages(self.status, metrics.render), **Operations(self).pages()})
+
+    def _now_ms(self) -> int:
+        return int(self._loop.time() * 1000)
 
     def _random_hex(self) -> str:
         return f"{self._environment.random.getrandbits(128):032x}"
@@ -196,7 +187,7 @@ class Node:
             cluster,
             self._host,
             self._listener.incarnation_of,
-            self.metrics,
+            self._watch.metrics,
         )
 
     def _build_group(self, group_id: int, name: str, store: Any) -> ReplicatedGroup:
@@ -206,7 +197,7 @@ class Node:
             initial=self._roster.initial(),
             incarnation=self._identity.incarnation,
             election_timeout_ms=config.timing.election_timeout_ms,
-            max_election_timeout_ms=config.timing.max_election_timeout_ms,
+            max_election_timeout_ms=config.timing.longest_election_timeout_ms,
             heartbeat_interval_ms=config.timing.heartbeat_interval_ms,
             max_bytes_in_flight=config.limits.max_bytes_in_flight,
             max_message_bytes=config.limits.max_message_bytes,
@@ -238,7 +229,7 @@ class Node:
             max_connections=config.limits.max_connections,
             max_requests_in_flight=config.limits.max_requests_in_flight,
             max_unread_bytes=config.limits.max_unread_bytes,
-            election_timeout_ms=config.timing.max_election_timeout_ms,
+            election_timeout_ms=config.timing.longest_election_timeout_ms,
         )
 
     # --- life --------------------------------------------------------------------------------
@@ -260,9 +251,9 @@ class Node:
         else:
             _log.info("%s: %s", self._roster.standing.value, self._roster.waiting_for())
         self._links.start()
-        self._link_members()
+        self.neighbours.link()
         if self._environment.watch_loop:
-            self._watch.start()
+            self._watch.loop.start()
         self._tick()
         if self._roster.standing is Standing.MEMBER and not member:
             # It became one while the listeners opened.
@@ -292,9 +283,7 @@ class Node:
 
     async def _start_late(self) -> None:
         await self._start_groups()
-        for peer in self._roster.addresses():
-            # Who dials again is told by whom the cluster was formed.
-            self._listener.disconnect(peer)
+        self.neighbours.have_dial_again()
         await self._open_doors()
         _log.info(
             "a member now: serving %s", ", ".join(f"{at.service.name} on {at.host}:{at.port}" for at in self._hosted)
@@ -306,7 +295,7 @@ class Node:
             await self._give_up_leaderships()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        self._watch.stop()
+        self._watch.loop.stop()
         await self._snapshotter.stop()
         if self._serving:
             for group in self._groups.values():
@@ -323,36 +312,10 @@ class Node:
     async def _give_up_leaderships(self) -> None:
         led = [group for group in self._groups.values() if len(group.replica.configuration().voters) > 1]
         # Where all nodes stop at once there is nobody to hand over to, and none of them should wait for that.
-        limit_ms = min(MAX_STOP_WAIT_MS, self.config.timing.max_election_timeout_ms)
+        limit_ms = min(MAX_STOP_WAIT_MS, self.config.timing.longest_election_timeout_ms)
         await asyncio.gather(
             *(self.hand_over(group, "stop", "this node stops", limit_ms=limit_ms) for group in led if group.leads())
         )
-
-    def _loop_stopped(self, stop_ms: float) -> None:
-        self._stalls.loop_stopped(self._driver.now_ms(), stop_ms)
-
-    def leadership_changed(self, service: str, before: Leadership, after: Leadership) -> None:
-        """GroupHost's `led`."""
-        self.metrics.leadership_changed(service, before, after)
-        if after.role is Role.LEADER and before.role is not Role.LEADER:
-            self._stalls.leadership_gained(self._driver.now_ms())
-
-    def _watch_itself(self, now_ms: int) -> None:
-        """Say where the disk or the loop stalls, and let others lead before they must find out."""
-        for line in self._stalls.tick(now_ms):
-            _log.warning("%s", line)
-        led = [group for group in self._groups.values() if group.leads()]
-        if led and not self._handing_over:
-            others_go_on = any(group.others_are_ahead() for group in led)
-            if (wanted := self._stalls.should_hand_over(now_ms, others_go_on)) is not None:
-                self._handing_over = True
-                self._spawn(self._hand_over_for(wanted, led), "hand-over")
-
-    async def _hand_over_for(self, wanted: HandOver, led: list[ReplicatedGroup]) -> None:
-        for group in led:
-            await self.hand_over(group, wanted.stall.value, wanted.text)
-        self._handing_over = False
-        self._stalls.handed_over(self._driver.now_ms())
 
     async def hand_over(
         self, group: ReplicatedGroup, kind: str, reason: str, target: int | None = None, *, limit_ms: int | None = None
@@ -361,11 +324,8 @@ class Node:
 
         `kind` is one of `metrics.HANDOVER_REASONS`, `reason` the words for the log.
         """
-        limit_ms = self.config.timing.max_election_timeout_ms if limit_ms is None else limit_ms
-        problem = await hand_over(group, self._host, self._links, reason, target, limit_ms)
-        if problem is None:
-            self.metrics.handed_over(kind)
-        return problem
+        limit_ms = self.config.timing.longest_election_timeout_ms if limit_ms is None else limit_ms
+        return await self._watch.hand_over(group, self._host, self._links, kind, reason, target, limit_ms)
 
     def _tick(self) -> None:
         now_ms = self._driver.now_ms()
@@ -375,7 +335,7 @@ class Node:
                 group.tick(now_ms)
             if self._steering is not None:
                 self._steering.tick(now_ms)
-                self._tell_positions(now_ms)
+                self.neighbours.tick(now_ms)
                 self._watch_itself(now_ms)
             self._snapshotter.tick(self._groups, now_ms)
             if self._room.tick(now_ms):
@@ -383,6 +343,13 @@ class Node:
                     group.disk_filled()
         except Exception as error:
             self._fail(error)
+
+    def _watch_itself(self, now_ms: int) -> None:
+        led = [group for group in self._groups.values() if group.leads()]
+        wanted = self._watch.tick(now_ms, led)
+        if wanted is not None:
+            limit_ms = self.config.timing.longest_election_timeout_ms
+            self._spawn(self._watch.hand_all_over(wanted, led, self._host, self._links, limit_ms), "hand-over")
 
     def _fail(self, error: BaseException) -> None:
         """Stop acting at once: after a bug or a failed disk no further step may vouch for anything."""
@@ -396,58 +363,16 @@ class Node:
         """What is known of the members is another."""
         self._roster.store_changed()
         self._room.ask_voters(self.members.voters)
-        self._link_members()
-        self.heed_configurations()
+        self.neighbours.link()
+        self.neighbours.heed()
 
-    def _link_members(self) -> None:
-        addresses = self._roster.addresses()
-        for peer, address in addresses.items():
-            self._links.ensure(peer, as_endpoint(address))
-        for peer in [*self._links.by_peer]:
-            if peer not in addresses:
-                self._links.remove(peer)
-                self._listener.disconnect(peer)
+    def configured(self) -> None:
+        """GroupHost's: a group's configuration changed."""
+        self.neighbours.heed()
 
-    def heed_configurations(self) -> None:
-        """Find out anew what of whom counts where: a configuration changed, or a peer connected."""
-        unheeded = []
-        for group_id, group in self._groups.items():
-            configuration = group.replica.configuration()
-            for peer in configuration.members:
-                voting_as, connected_as = configuration.incarnation(peer), self._listener.incarnation_of(peer)
-                if voting_as is not None and connected_as is not None and voting_as != connected_as:
-                    unheeded.append((peer, group_id))
-        self._unheeded = frozenset(unheeded)
-
-    def alive(self) -> list[int]:
-        """This node and those that it is connected with."""
-        return [self.config.node, *(peer for peer, link in self._links.by_peer.items() if link.connected)]
-
-    def lags(self) -> dict[int, int]:
-        """Entries that each connected node is behind in the group where it is furthest behind; itself included."""
-        known = {**self._positions, self.config.node: self._own_positions()}
-        furthest = {group: max(applied.get(group, 0) for applied in known.values()) for group in self._groups}
-        return {
-            node: max((furthest[group] - applied.get(group, 0) for group in self._groups), default=0)
-            for node, applied in known.items()
-        }
-
-    def best_successor(self, group: ReplicatedGroup) -> int | None:
-        """The voter that is least behind; None where there is no other that is connected."""
-        lags, voters = self.lags(), group.replica.configuration().voters
-        others = [(lags[node], node) for node in voters if node in lags and node != self.config.node]
-        return min(others)[1] if others else None
-
-    def _own_positions(self) -> dict[int, int]:
-        return {group_id: group.applied_position for group_id, group in self._groups.items()}
-
-    def _tell_positions(self, now_ms: int) -> None:
-        if now_ms >= self._tell_positions_ms:
-            self._tell_positions_ms = now_ms + POSITIONS_INTERVAL_MS
-            message = Positions(self._own_positions())
-            for link in self._links.by_peer.values():
-                link.queue((CLUSTER_GROUP, message))
-            self._driver.schedule()
+    def led(self, service: str, before: Leadership, after: Leadership) -> None:
+        """GroupHost's: a group's leadership changed."""
+        self._watch.led(service, before, after)
 
     # --- LinkEvents --------------------------------------------------------------------------
 
@@ -463,7 +388,7 @@ class Node:
         if isinstance(message, Room):
             self._room.hear(peer, message.full)
         elif isinstance(message, Positions):
-            self._positions[peer] = message.applied
+            self.neighbours.hear_positions(peer, message)
         elif group is None or not self._serving:
             if self._groups:
                 _log.warning("node %d sent a message for group %d, which is not here", peer, group_id)
@@ -472,7 +397,7 @@ class Node:
         elif self._log.full and not self._room.takes(message.payload_bytes()):
             # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
             group.disk_filled()
-        elif self._unheeded and (peer, group_id) in self._unheeded and message.vouches():
+        elif self.neighbours.unheeded and (peer, group_id) in self.neighbours.unheeded and message.vouches():
             # A folder that was emptied has forgotten what its node vouched for: this must not be counted.
             return
         else:
@@ -486,13 +411,13 @@ class Node:
 
     def accepted(self, peer: int) -> None:
         """A peer dialled us, and was let in."""
-        self._link_members()
-        self.heed_configurations()
+        self.neighbours.link()
+        self.neighbours.heed()
 
     def lost(self, peer: int, direction: Direction) -> None:
         try:
             self._room.hear(peer, False)
-            self._positions.pop(peer, None)
+            self.neighbours.lost(peer)
             for group_id, group in self._groups.items():
                 group.peer_lost(peer, direction)
                 self._driver.step(group_id, PeerLost(peer))
@@ -524,7 +449,7 @@ class Node:
                 wanted.generation,
             )
             sent = info.position
-            self.metrics.snapshots_sent += 1
+            self._watch.metrics.snapshots_sent += 1
         except (TransferFailed, HandshakeRefused, OSError) as error:
             _log.warning("a snapshot did not reach node %d: %s", wanted.to, error)
         self._driver.step(group_id, SnapshotSent(wanted.to, sent))
@@ -586,8 +511,8 @@ class Node:
         return self._environment.wall_ms()
 
     def reset_longest_stop(self) -> dict[str, Any]:
-        longest_ms = self._watch.longest_stop_ms
-        self._watch.reset()
+        longest_ms = self._watch.loop.longest_stop_ms
+        self._watch.loop.reset()
         return {"loop_longest_stop_ms": longest_ms}
 
     def status(self) -> dict[str, Any]:
@@ -624,7 +549,7 @@ class Node:
             "log_full": self._log.full,
             "log_sync_ms": round(self._sync_policy.estimate_ms, 3),
             "log_sync_aside": self._sync_policy.aside,
-            "loop_longest_stop_ms": round(self._watch.longest_stop_ms, 3),
+            "loop_longest_stop_ms": round(self._watch.loop.longest_stop_ms, 3),
             "endpoints": {
                 "peer": str(config.listen.peer),
                 "admin": str(config.listen.admin),
@@ -666,7 +591,7 @@ class _Host:
         self.when_durable = driver.when_durable
         self.send = driver.send
         self.install_snapshot = node.install_snapshot
-        self.configured = node.heed_configurations
-        self.led = node.leadership_changed
+        self.configured = node.configured
+        self.led = node.led
         self.own_disk_full = room.own_full
         self.refuses_writes = room.refuses_writes

@@ -81,7 +81,7 @@ class Operations:
         node = self._node
         if node.cluster_door is None:
             return _refused("this node is no member of a cluster yet", HTTPStatus.SERVICE_UNAVAILABLE)
-        verdict = judge(node.members, change, node.alive(), node.lags())
+        verdict = judge(node.members, change, node.neighbours.alive(), node.neighbours.lags())
         refusal = verdict.refusal(request.force)
         lines = list(verdict.lines)
         if refusal is None and isinstance(change, Add):
@@ -125,12 +125,12 @@ class Operations:
             return json_answer(
                 {"problem": "this node does not lead", "leader": leader, "leader_admin": admin}, HTTPStatus.CONFLICT
             )
-        target = request.node if request.node is not None else node.best_successor(led[0])
+        target = request.node if request.node is not None else node.neighbours.best_successor(led[0])
         if target is None:
             return _refused("there is no other voter that could lead")
         if target == node.config.node:
             return _refused(f"node {target} leads already")
-        verdict = judge(node.members, Transfer(target), node.alive(), node.lags())
+        verdict = judge(node.members, Transfer(target), node.neighbours.alive(), node.neighbours.lags())
         problem: str | None = verdict.problem
         lines = list(verdict.lines)
         if problem is None and not request.dry_run:
