@@ -11,6 +11,13 @@ from click.testing import CliRunner
 import quorate
 from quorate.cli.main import COMMANDS, main
 
+SUBCOMMANDS = (
+    "log inspect",
+    *(f"member {name}" for name in ("list", "add", "promote", "remove", "replace")),
+    *(f"leader {name}" for name in ("list", "transfer")),
+    *(f"snapshot {name}" for name in ("save", "inspect", "restore")),
+)
+
 
 def test_version() -> None:
     result = CliRunner().invoke(main, ["--version"])
@@ -24,7 +31,7 @@ def test_help_lists_every_command() -> None:
         assert f"\n  {command} " in result.output
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "log inspect"])
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
 def test_help_of_every_command_explains_with_examples(command: str) -> None:
     result = CliRunner().invoke(main, [*command.split(), "--help"])
     assert result.exit_code == 0
