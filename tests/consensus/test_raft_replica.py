@@ -30,8 +30,10 @@ from quorate.consensus.replica import (
     ChangeMembers,
     Event,
     InstallSnapshot,
+    Leadership,
     Message,
     PeerLost,
+    Persisted,
     Propose,
     ReadBarrier,
     Receive,
@@ -350,6 +352,90 @@ def test_quorum_contact_is_when_the_answered_round_was_sent() -> None:
     assert lab.servers[1].running().quorum_contact_ms() == elected_ms
     settle(lab)
     assert lab.servers[1].running().quorum_contact_ms() == sent_ms
+
+
+def test_changes_and_transfers_that_lead_nowhere_are_refused() -> None:
+    lab = group(2, learners=(3,))
+    change = ChangeMembers(Configuration.make(2, {1: ""}))
+    assert lab.step(1, change).refused is Refusal.NOT_LEADER
+    assert lab.step(1, TransferLeadership(2)).refused is Refusal.NOT_LEADER
+    elect(lab, 1)
+    assert lab.step(2, change).refused is Refusal.NOT_LEADER
+    for nonsense in (
+        Configuration.make(2, {}, {1: "", 2: ""}),  # nobody would vote
+        Configuration.make(2, {1: "", 2: "wiped"}),  # it must stop voting in between
+        Configuration.make(2, {1: ""}, {}, {1: "", 2: ""}),
+    ):
+        assert lab.step(1, ChangeMembers(nonsense)).refused is Refusal.UNSUPPORTED
+    assert lab.step(1, ChangeMembers(Configuration.make(1, {1: ""}))).refused is Refusal.OUTDATED
+    assert lab.step(1, ChangeMembers(Configuration.make(0, {1: ""}))).refused is Refusal.OUTDATED
+    for node in (1, 3, 9):
+        assert lab.step(1, TransferLeadership(node)).refused is Refusal.NOT_A_VOTER
+    assert lab.servers[1].running().status().last_position == 1
+    assert lab.step(1, change).refused is None
+    assert lab.step(1, change).refused is Refusal.CHANGE_UNDER_WAY
+    settle(lab)
+    assert lab.servers[1].running().settled_version() == 2
+    assert lab.step(1, TransferLeadership()).refused is Refusal.NOT_A_VOTER  # there is no other
+
+
+def test_a_server_follows_and_elects_whom_its_log_does_not_know() -> None:
+    replica = group(3).servers[1].running()
+    effects = replica.step(Receive(7, RequestVote(5, 3, 4, False)), 10)
+    assert effects.messages_after_persist == [Send(7, Vote(5, True, False))]
+    replica.step(Persisted(effects.ticket), 10)
+    effects = replica.step(Receive(7, Append(5, 0, 0, 0, 1, (Entry(1, 5, b"a"),))), 10)
+    assert effects.messages_after_persist == [Send(7, Appended(5, 1, 1))]
+    assert replica.status().leader == 7
+
+
+def test_a_vote_is_withheld_from_a_living_leaders_rival_unless_that_leader_sent_it() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    assert not lab.step(3, Receive(2, RequestVote(2, 1, 1, False))).ticket
+    effects = lab.step(3, Receive(2, RequestVote(2, 1, 1, False, True)))
+    assert effects.messages_after_persist == [Send(2, Vote(2, True, False))]
+
+
+def test_a_learner_that_is_told_to_stand_does_not() -> None:
+    lab = group(2, learners=(3,))
+    elect(lab, 1)
+    effects = lab.step(3, Receive(1, TimeoutNow(1)))
+    assert effects.leadership is None and not effects.records
+    assert lab.step(2, Receive(1, TimeoutNow(1))).leadership == Leadership(Role.CANDIDATE, None, 2)
+
+
+def test_a_configuration_that_makes_no_sense_is_not_taken_over() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    for payload in (PREFIX, PREFIX + b"xyz", NO_CONFIGURATION.encode(), Configuration(2, {1: ""}, {1: ""}).encode()):
+        effects = lab.step(2, Receive(1, Append(1, 1, 1, 1, 1, (Entry(2, 1, payload),))))
+        assert not effects.records and not effects.messages
+        assert lab.step(2, SnapshotArrived(1, 1, 5, 1, payload[:-1] + b"\xc1")).install is None
+
+
+def test_slow_round_trips_make_everybody_more_patient() -> None:
+    lab = group(3, heartbeat_interval_ms=80)
+    elect(lab, 1)
+    for _ in range(20):
+        lab.tick(1)
+        lab.now_ms += 60
+        settle(lab)
+    for server in lab.servers.values():
+        patience_ms = server.running().status().words["election_timeout_ms"]
+        assert isinstance(patience_ms, int) and 1100 <= patience_ms <= 1200
+    lab.now_ms += 1000
+    assert not lab.step(2, Tick()).messages and not lab.step(3, Tick()).messages
+    # Votes are withheld as long, so that whoever knows less does not depose the leader.
+    assert not lab.step(2, Receive(3, RequestVote(2, 9, 1, True))).messages
+
+
+def test_heartbeats_of_all_groups_are_due_at_once() -> None:
+    labs = [group(1, heartbeat_interval_ms=80, election_timeout_ms=timeout_ms) for timeout_ms in (401, 437, 463)]
+    for lab in labs:
+        elect(lab, 1)
+        due_ms = lab.servers[1].running().deadline_ms()
+        assert due_ms % 80 == 0 and 0 < due_ms - lab.now_ms <= 80
 
 
 def test_a_compacted_server_restarts_from_its_snapshot() -> None:
