@@ -229,7 +229,7 @@ class Node:
             max_connections=config.limits.max_connections,
             max_requests_in_flight=config.limits.max_requests_in_flight,
             max_unread_bytes=config.limits.max_unread_bytes,
-            election_timeout_ms=config.timing.longest_election_timeout_ms,
+            margin_ms=2 * config.timing.election_timeout_ms,
         )
 
     # --- life --------------------------------------------------------------------------------

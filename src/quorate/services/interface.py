@@ -193,8 +193,11 @@ class DoorConfig:
     max_connections: int = 10_000
     max_requests_in_flight: int = 1_000
     """Unanswered requests of one connection before the door stops reading from it."""
-    election_timeout_ms: int = 400
-    """A leader that no quorum answered for this long steps down; no other is elected sooner after it was heard."""
+    margin_ms: int = 800
+    """A leader vouches for what depends on time only if it surely led so short a time ago; a new one grants it on top.
+
+    Longer than heartbeats and round trips, or a leader could never vouch.
+    """
     max_unread_bytes: int = 4 << 20
     """What may gather for one connection, once it does not read, before the door closes it.
 

@@ -16,8 +16,8 @@ from tests.services.zookeeper.harness import Cluster, on_simulated_loop
 from tests.services.zookeeper.raw import Raw
 
 EXISTS_ROOT = PathAndWatch(b"/", False).encode()
-ELECTION_TIMEOUT_MS = 400
-LONG_ELECTION_TIMEOUT_MS = 6_000
+MARGIN_MS = 400
+LONG_MARGIN_MS = 6_000
 
 
 async def ping(raw: Raw) -> None:
@@ -209,15 +209,15 @@ def test_pings_or_any_other_request_keep_a_session(node: int) -> None:
 
 
 @pytest.mark.parametrize("node", [0, 1])
-@pytest.mark.parametrize("election_timeout_ms", [ELECTION_TIMEOUT_MS, LONG_ELECTION_TIMEOUT_MS])
-def test_a_ping_is_not_answered_while_the_leader_has_no_quorum(node: int, election_timeout_ms: int) -> None:
+@pytest.mark.parametrize("margin_ms", [MARGIN_MS, LONG_MARGIN_MS])
+def test_a_ping_is_not_answered_while_the_leader_has_no_quorum(node: int, margin_ms: int) -> None:
     async def work() -> None:
-        async with Cluster(2, election_timeout_ms=election_timeout_ms) as cluster:
+        async with Cluster(2, margin_ms=margin_ms) as cluster:
             raw = await Raw.open(cluster.endpoints[node], 10_000)
-            cluster.contact_age_ms = election_timeout_ms + 1
+            cluster.contact_age_ms = margin_ms + 1
             raw.send(PING_XID, Op.PING)
             assert await raw.is_silent(2)
-            cluster.contact_age_ms = election_timeout_ms
+            cluster.contact_age_ms = margin_ms
             assert (await raw.reply())[0] == PING_XID
             assert await raw.is_silent()
 
@@ -313,16 +313,16 @@ def test_an_expiry_whose_outcome_is_unknown_is_proposed_again() -> None:
     on_simulated_loop(work)
 
 
-@pytest.mark.parametrize("election_timeout_ms", [ELECTION_TIMEOUT_MS, LONG_ELECTION_TIMEOUT_MS])
-def test_a_new_leader_gives_every_session_its_whole_timeout_and_the_margin(election_timeout_ms: int) -> None:
+@pytest.mark.parametrize("margin_ms", [MARGIN_MS, LONG_MARGIN_MS])
+def test_a_new_leader_gives_every_session_its_whole_timeout_and_the_margin(margin_ms: int) -> None:
     async def work() -> None:
-        async with Cluster(2, election_timeout_ms=election_timeout_ms) as cluster:
+        async with Cluster(2, margin_ms=margin_ms) as cluster:
             raw = await Raw.open(cluster.endpoints[1], 2_000)
             await asyncio.sleep(1.9)
             cluster.lead(2)
             started = cluster.loop.time()
             assert await raw.is_closed(within_seconds=20)
-            whole_s = 2.0 + election_timeout_ms / 1000
+            whole_s = 2.0 + margin_ms / 1000
             assert whole_s <= cluster.loop.time() - started < whole_s + 0.2
 
     on_simulated_loop(work)
@@ -361,7 +361,7 @@ def test_a_leader_whose_store_is_replaced_keeps_the_clock_of_the_new_sessions() 
             while sessions:
                 await asyncio.sleep(0.01)
                 assert cluster.loop.time() - restored < 5
-            assert 2.0 + ELECTION_TIMEOUT_MS / 1000 <= cluster.loop.time() - restored < 2.6
+            assert 2.0 + MARGIN_MS / 1000 <= cluster.loop.time() - restored < 2.6
 
     on_simulated_loop(work)
 

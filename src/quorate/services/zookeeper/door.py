@@ -113,7 +113,7 @@ class ZooKeeperDoor:
         """Only while this node is the ready leader, and its store holds all that was committed before."""
         self._led_generation: int | None = None
         """The generation that this node leads and is ready in: the clock's, also while it is not there yet."""
-        self._margin_ms = config.election_timeout_ms
+        self._margin_ms = config.margin_ms
         """A leader confirms touches only if it surely led so short a time ago; every new one grants this much more.
 
         Confirmations come as seldom as heartbeats, so no shorter margin would do on every setting of the timing.
