@@ -348,7 +348,7 @@ def test_a_new_leader_vouches_for_nobody_before_it_has_applied_what_the_former_o
 
 def test_a_leader_whose_store_is_replaced_keeps_the_clock_of_the_new_sessions() -> None:
     async def work() -> None:
-        async with Cluster(2) as cluster:
+        async with Cluster(2, margin_ms=MARGIN_MS) as cluster:
             raw = await Raw.open(cluster.endpoints[1], 2_000)
             await asyncio.sleep(1.9)
             # A store that comes with a session of which no door was ever told.
