@@ -18,7 +18,18 @@ from quorate.node.group import ReplicatedGroup
 from quorate.node.metrics import Metrics
 from quorate.node.ports import GroupHost
 from quorate.node.roster import Knock, Roster
-from quorate.services.cluster.commands import AnyCommand, Bind, Form, Member, Moved, Reached, Refill, encode
+from quorate.services.cluster.commands import (
+    AnyCommand,
+    Bind,
+    Form,
+    Member,
+    Moved,
+    Promote,
+    Reached,
+    Refill,
+    Swap,
+    encode,
+)
 from quorate.services.cluster.door import ClusterDoor
 from quorate.services.cluster.store import ClusterStore, Outcome
 from quorate.storage.identity import Identity
@@ -179,4 +190,14 @@ class Steering:
             _log.warning("the cluster group refuses %s: %s", type(command).__name__, outcome.problem)
         elif outcome.changed and not isinstance(command, Reached | Moved):
             self._metrics.refills += isinstance(command, Refill)
-            _log.info("members, version %d: %s", outcome.version, command)
+            _log.info("members, version %d: %s", outcome.version, _described(command))
+
+
+def _described(command: AnyCommand) -> str:
+    """In a few words, for the log."""
+    if isinstance(command, Form):
+        return f"formed by nodes {[member.node for member in command.members]}"
+    words = {Bind: "came with its folder", Refill: "lost its folder and is refilled", Promote: "is to vote"}
+    if isinstance(command, Bind | Refill | Promote | Swap):
+        return f"node {command.node} {words.get(type(command), 'takes the place of the one that it replaces')}"
+    return type(command).__name__
