@@ -62,10 +62,10 @@ CLIMATES = (
     Climate(barrier=120, crash=12, restart=60, duplicate=60, tick=40),
     Climate(full=20, room=30, tick=60, propose=120, compact=10),
     Climate(change=60, wish=6, tick=50, barrier=5),
-    Climate(change=60, wish=12, tick=60, crash=8, restart=24, hand_over=6),
+    Climate(change=60, wish=12, tick=60, crash=8, restart=24, hand_over=30),
     Climate(change=80, wish=12, tick=60, partition=8, heal=12, persist=120),
-    Climate(change=60, wish=12, tick=60, coup=10, heal=20, hand_over=10, peer_lost=6),
-    Climate(change=60, wish=10, tick=50, compact=30, transfer=30, crash=4, restart=12, hand_over=4),
+    Climate(change=60, wish=12, tick=60, coup=10, heal=20, hand_over=20, peer_lost=6),
+    Climate(change=60, wish=10, tick=50, compact=30, transfer=30, crash=4, restart=12, hand_over=20),
     Climate(hand_over=20, tick=60, drop=30, coup=4, heal=12),
 )
 
@@ -114,7 +114,7 @@ class Walk:
         self._recover()
 
     def _recover(self) -> None:
-        """With everybody up and the network whole, the group must come to one history that holds all that was."""
+        """With everybody up and the network whole, all members come to one history, and to who is wanted as such."""
         lab = self.lab
         self.cut.clear()
         self.full.clear()
@@ -126,13 +126,19 @@ class Walk:
             self._settle()
             if any(entry.payload == marker for entry in self.invariants.committed):
                 leader = lab.leaders()[-1] if lab.leaders() else None
-                members = lab.servers[leader].running().configuration().members if leader else ()
-                if leader and all(lab.servers[node].applied == self.invariants.committed for node in members):
+                if leader is not None and self._is_settled(leader):
                     return
+                self._change()
             elif lab.leaders():
                 lab.step(lab.leaders()[-1], Propose(marker))
             lab.tick(min(lab.up(), key=lambda node: lab.servers[node].running().deadline_ms()))
         require(False, "the group did not recover")
+
+    def _is_settled(self, leader: int) -> bool:
+        """The members are those that were wanted last, and hold all that was ever committed."""
+        servers, replica = self.lab.servers, self.lab.servers[leader].running()
+        settled = replica.settled_version() == self.goal.version and replica.configuration() == self.goal
+        return settled and all(servers[node].applied == self.invariants.committed for node in self.goal.members)
 
     def _settle(self) -> None:
         """Persist and deliver until nothing is under way."""
