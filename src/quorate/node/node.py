@@ -457,7 +457,9 @@ class Node:
     async def _snapshot_arrived(self, peer: int, offer: Offer) -> None:
         if offer.group not in self._groups:
             return
-        arrived = next(info for info in self._snapshots.all(offer.group) if info.position == offer.position)
+        arrived = next((info for info in self._snapshots.all(offer.group) if info.position == offer.position), None)
+        if arrived is None:
+            return  # a newer one has taken its place meanwhile
         header = read_header(self._snapshots, arrived)
         self._driver.step(
             offer.group,

@@ -79,6 +79,8 @@ class Steering:
         self._heard_ms: dict[NodeId, int] = {}
         """When each voter was last connected under the incarnation that counts."""
         self._leads = False
+        self._refusal: str | None = None
+        """The last one of the cluster group's: the same again is no news."""
         self._told: dict[int, tuple[int, str]] = {}
 
     def tick(self, now_ms: int) -> None:
@@ -157,6 +159,8 @@ class Steering:
             return
         if not member.voter:
             self._submit(Bind(knock.node, knock.incarnation, knock.address, knock.admin), now_ms)
+        elif self._store.under_way() and not self._store.promotion_is_under_way(knock.node):
+            return  # one change at a time: it will knock again
         elif now_ms - self._heard_ms.get(knock.node, now_ms) > GONE_MS:
             self._submit(Refill(knock.node, knock.incarnation, knock.address, knock.admin), now_ms)
 
@@ -187,7 +191,9 @@ class Steering:
             return
         outcome = done.result()
         if outcome.problem is not None:
-            _log.warning("the cluster group refuses %s: %s", type(command).__name__, outcome.problem)
+            if outcome.problem != self._refusal:
+                self._refusal = outcome.problem
+                _log.warning("the cluster group refuses %s: %s", type(command).__name__, outcome.problem)
         elif outcome.changed and not isinstance(command, Reached | Moved):
             self._metrics.refills += isinstance(command, Refill)
             _log.info("members, version %d: %s", outcome.version, _described(command))
