@@ -111,9 +111,7 @@ class Found:
         doubts = []
         for group_id, group in self.groups.items():
             if self.node is not None and not group.configuration.votes(self.node):
-                doubts.append(
-                    f"node {self.node} did not vote in group {group_id}: it may lack much of what was written"
-                )
+                doubts.append(f"group {group_id}: node {self.node} did not vote, so it may lack what was written")
             if group.state_generation > group.generation:
                 doubts.append(
                     f"group {group_id}: the last entry is of generation {group.generation}, but the node had heard of "
