@@ -30,6 +30,7 @@ from quorate.node.admin import (
 from quorate.node.health import MAX_LAG_ENTRIES, health, livez, readyz
 from quorate.simulation.scheduler import Simulation
 from tests.node.status_documents import FORMING, group, member, status
+from tests.node.whole_nodes import WholeNodes
 
 T = TypeVar("T")
 PORT = 4181
@@ -187,6 +188,26 @@ def test_a_node_that_failed_is_not_alive() -> None:
     document = status(failure="LogSyncFailed: EIO")
     assert livez(document) == (False, {"live": False, "reasons": ["LogSyncFailed: EIO"]})
     assert not readyz(document)[0] and not health(document)[0]
+
+
+def test_a_real_nodes_status_has_all_that_the_pages_ask_for() -> None:
+    cluster = WholeNodes(1)
+    cluster.start_all()
+    cluster.pass_time(2.0)  # the cluster's own group has its own election
+    address = cluster.nodes[0].config.listen.admin
+
+    async def get(path: str) -> bytes:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+        return await reader.read()
+
+    for path in ("/livez", "/readyz", "/health", "/members", "/metrics"):
+        assert cluster.run(get(path)).startswith(b"HTTP/1.1 200 OK"), path
+    assert json.loads(content(cluster.run(get("/members"))))["members"][0]["voter"]
+    page = content(cluster.run(get("/metrics"))).decode()
+    assert 'quorate_is_leader{service="zookeeper"} 1.0' in page
+    assert 'quorate_elections_total{outcome="won",service="cluster"} 1.0' in page
+    assert "process_" not in page
 
 
 # --- over sockets -----------------------------------------------------------------------------

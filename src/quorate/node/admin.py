@@ -307,7 +307,7 @@ class _AdminConnection(asyncio.Protocol):
 
     def _head(self, status: HTTPStatus, content_type: str, *more: tuple[str, str]) -> bytes:
         headers = [("content-type", content_type), *more, ("connection", "close")]
-        return self._http.send(h11.Response(status_code=status.value, headers=headers)) or b""
+        return self._http.send(h11.Response(status_code=status.value, headers=headers, reason=status.phrase)) or b""
 
     def _wants_body(self) -> bool:
         return self._request is None or self._request.method != b"HEAD"
