@@ -200,7 +200,8 @@ async def fetch_backup(address: Address, silence_s: float, take: Callable[[bytes
     except TimeoutError as error:
         raise NoAnswer(f"nothing came for {silence_s:g} s") from error
     if status != 200:
-        raise NoAnswer(f"it answers HTTP status {status}")
+        why = problem.decode("utf-8", "replace").strip()
+        raise NoAnswer(f"it answers HTTP status {status}{f' ({why})' if why else ''}")
 
 
 async def find_admin(client_address: Address, timeout_s: float) -> Address:
