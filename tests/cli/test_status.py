@@ -177,3 +177,46 @@ def test_a_bad_endpoint_is_refused() -> None:
     result = ask("nowhere")
     assert result.exit_code == 2
     assert 'must be "host:port"' in result.output
+
+
+def test_learners_do_not_count_in_the_majority() -> None:
+    """Two of three voters follow nobody: that a learner follows the leader does not help."""
+
+    def status(node: int, admins: list[str]) -> Any:
+        leader, generation = (0, 3) if node in (0, 3) else (None, 4)
+        return status_of(node, admins, leader=leader, generation=generation, voters=[0, 1, 2])
+
+    with cluster(status, nodes=4) as admins:
+        assert ask(admins[0]).exit_code == 1
+    with cluster(lambda node, admins: status_of(node, admins, voters=[0]), nodes=3) as admins:
+        result = ask(admins[0])
+    assert result.exit_code == 0
+    assert result.output.startswith("cluster lab (3 nodes, 1 of them voting, raft): node 0 leads in term 3")
+    assert rows(result)["2"][1] == "learner"
+
+
+def test_while_voters_change_both_sets_must_follow() -> None:
+    def status(node: int, admins: list[str]) -> Any:
+        if node > 1:
+            return None
+        answer = status_of(node, admins, voters=[0, 1])
+        for group in answer["groups"]:
+            group["old_voters"] = [0, 2, 3]
+        return answer
+
+    with cluster(status, nodes=4) as admins:
+        assert ask(admins[0]).exit_code == 1
+
+
+def test_a_node_that_is_joining_says_what_it_waits_for() -> None:
+    def status(node: int, admins: list[str]) -> Any:
+        if node < 2:
+            return status_of(node, admins, voters=[0, 1])
+        waits = {"state": "joining", "waiting_for": "no member has been reached yet", "cluster_id": None}
+        return status_of(node, admins, groups=[], leader=None, **waits)
+
+    with cluster(status) as admins:
+        result = ask(admins[0])
+    assert result.exit_code == 0, result.output
+    assert rows(result)["2"][1] == "joining"
+    assert "node 2 is joining: no member has been reached yet" in result.output
