@@ -46,7 +46,9 @@ async def ask(address: Address, path: str, body: Mapping[str, object], look: str
             f"look with `{look}` before you try again."
         ) from error
     for line in verdict.lines:
-        click.echo(line)
+        # What is wrong is said last, with what to do about it, and once.
+        if not any(reason is not None and reason in line for reason in (verdict.problem, verdict.danger)):
+            click.echo(line)
     return verdict
 
 
