@@ -163,8 +163,6 @@ class StallDetector:
         self._quiet_until_ms = now_ms + self._after_hand_over_ms
         self._after_hand_over_ms = min(2 * self._after_hand_over_ms, MAX_AFTER_HAND_OVER_MS)
         self._reason_seen_ms = now_ms
-        self._stops.clear()
-        self._slow.clear()
 
     def tick(self, now_ms: float) -> list[str]:
         """Time passes.  Returns what to log, as warnings."""
