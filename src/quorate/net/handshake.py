@@ -214,6 +214,12 @@ def conclude_probe(body: bytes) -> Portrait:
         raise HandshakeRefused(f"the answer is not a Quorate handshake: {error}") from None
     if isinstance(answer, Unwelcome):
         raise HandshakeRefused(f"it refused us: {answer.reason}", answer.code)
+    if answer.wire_version != WIRE_VERSION:
+        raise HandshakeRefused(
+            f"it runs Quorate {answer.release} and speaks wire version {answer.wire_version}, "
+            f"this node {WIRE_VERSION}: both must run the same version",
+            RefusalCode.INCOMPATIBLE,
+        )
     return answer
 
 
