@@ -156,7 +156,18 @@ def hello(target: Node, **changes: Any) -> bytes:
     """The handshake of another member with `target`, but for `changes`."""
     other = (target.node + 1) % 3
     proper = Hello(
-        WIRE_VERSION, target.config.cluster, "raft", other, "0" * 32, target.node, Purpose.MESSAGES, "127.0.0.1:1"
+        wire_version=WIRE_VERSION,
+        release="0",
+        cluster=target.config.cluster,
+        cluster_id="",
+        protocol="raft",
+        node=other,
+        incarnation="0" * 32,
+        to_node=target.node,
+        purpose=Purpose.MESSAGES,
+        admin="127.0.0.1:1",
+        address=str(target.config.members[other]),
+        formation={},
     )
     return bytes(FrameEncoder().encode(msgspec.structs.replace(proper, **changes)))
 
@@ -169,7 +180,9 @@ def test_a_stranger_on_the_port_for_peers_is_refused_logged_and_told_why(cluster
         (hello(node, wire_version=99), "speaks wire version 99"),
         (hello(node, protocol="paxos"), "runs protocol 'paxos'"),
         (hello(node, to_node=7), "wants node 7, this is node 0"),
-        (hello(node, node=9), "is not one of this cluster's other members"),
+        (hello(node, node=9), "is not a member of cluster tested: add it with"),
+        (hello(node, cluster_id="f" * 32), "takes no node of the old one"),
+        (hello(node, address="127.0.0.1:9"), "is known at"),
         (hello(node), "came with another data folder"),
         (struct.pack(">I", 1 << 30), "a frame of 1073741824 bytes was announced"),
         (frame(b"not msgpack at all"), "not a Quorate handshake"),

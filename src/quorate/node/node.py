@@ -529,6 +529,7 @@ class Node:
             "cluster_id": self._identity.cluster_id,
             "state": self._roster.standing.value,
             "waiting_for": self._roster.waiting_for(),
+            "failure": str(self.failed.result()) if self.failed.done() else None,
             "node": config.node,
             "incarnation": self._identity.incarnation,
             "pid": self._environment.process_id,

@@ -21,6 +21,7 @@ from quorate.consensus.membership import NO_CONFIGURATION, Configuration
 from quorate.consensus.replica import NodeId
 from quorate.net.handshake import HandshakeRefused, LocalIdentity, PeerIdentity, RefusalCode
 from quorate.node.config import Address, NodeConfig, parse_address
+from quorate.services.cluster.addresses import normalise
 from quorate.services.cluster.store import ClusterStore
 from quorate.storage.identity import Identity, cluster_id_of
 
@@ -269,6 +270,13 @@ class Roster:
                 f"node {peer.node} is not a member of cluster {self._config.cluster}: "
                 f"add it with `quorate member add {peer.node} {peer.address}`",
                 RefusalCode.UNKNOWN,
+            )
+        if member is not None and normalise(member.address) != normalise(peer.address):
+            # Who only claims the id must not take the place of a member that is down for a while.
+            raise HandshakeRefused(
+                f"node {peer.node} is known at {member.address}, and this one without its data says it is at "
+                f"{peer.address}: if it has moved and lost its folder, use `quorate member replace`",
+                RefusalCode.OTHER_FOLDER,
             )
         self.knocks[peer.node] = Knock(peer.node, peer.incarnation, peer.address, peer.admin, self._now_ms())
         if member is not None and not member.incarnation:

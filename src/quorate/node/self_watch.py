@@ -47,10 +47,12 @@ class SelfWatch:
         self, wanted: HandOver, led: Sequence[ReplicatedGroup], host: GroupHost, links: Links, limit_ms: int
     ) -> None:
         """Carry out what `tick` wanted."""
-        for group in led:
-            await self.hand_over(group, host, links, wanted.stall.value, wanted.text, None, limit_ms)
-        self._handing_over = False
-        self.stalls.handed_over(self._now_ms())
+        try:
+            for group in led:
+                await self.hand_over(group, host, links, wanted.stall.value, wanted.text, None, limit_ms)
+        finally:
+            self._handing_over = False
+            self.stalls.handed_over(self._now_ms())
 
     async def hand_over(
         self,
