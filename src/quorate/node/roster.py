@@ -271,7 +271,7 @@ class Roster:
                 f"add it with `quorate member add {peer.node} {peer.address}`",
                 RefusalCode.UNKNOWN,
             )
-        if member is not None and normalise(member.address) != normalise(peer.address):
+        if member is not None and not _is_same(member.address, peer.address):
             # Who only claims the id must not take the place of a member that is down for a while.
             raise HandshakeRefused(
                 f"node {peer.node} is known at {member.address}, and this one without its data says it is at "
@@ -295,6 +295,13 @@ class Roster:
         why = self._store.why_removed(peer.incarnation)
         if why is not None:
             raise HandshakeRefused(why, RefusalCode.REMOVED)
+
+
+def _is_same(known: str, said: str) -> bool:
+    try:
+        return normalise(known) == normalise(said)
+    except ValueError:
+        return False
 
 
 def as_endpoint(address: str) -> tuple[str, int]:
