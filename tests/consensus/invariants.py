@@ -80,7 +80,8 @@ class Invariants:
             require(follows, f"leader {node} appends {latest} after {former}")
 
     def _built(self, server: Server, recovered: Recovered) -> None:
-        self.group.built(server.config.node_id, recovered, self.lab.now_ms)
+        config = server.config
+        self.group.built(config.node_id, recovered, self.lab.now_ms, config.initial, config.incarnation)
         self._announced.pop(server.config.node_id, None)
         self._told.pop(server.config.node_id, None)
 

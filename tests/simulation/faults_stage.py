@@ -9,6 +9,7 @@ from random import Random
 from quorate.client.zookeeper import ZooKeeperClient
 from quorate.client.zookeeper_errors import ZooKeeperError
 from quorate.consensus.replica import ConsensusProtocol
+from quorate.node.room import CLUSTER_GROUP
 from quorate.services.zookeeper.service import ZOOKEEPER
 from quorate.simulation.cluster import SERVICE_GROUP, ClusterSettings, SimulatedCluster, client_host, host_of
 from quorate.simulation.faults import FAULTS
@@ -23,20 +24,20 @@ from quorate.simulation.world import World
 class Stage:
     """Nodes that have elected a leader, and the hosts of clients, on which nothing runs at first."""
 
-    def __init__(self, nodes: int = 3, clients: int = 2, seed: int | str = "stage") -> None:
+    def __init__(self, nodes: int = 3, clients: int = 2, seed: int | str = "stage", spares: int = 0) -> None:
         self.simulation = Simulation(seed)
         self.violations: list[Violation] = []
         self.mailbox = MailboxFaults(Random(f"{seed}/mailbox"))
         self.observer = Observer(range(nodes), self.violations.append, self.mailbox)
-        settings = ClusterSettings(nodes, ZOOKEEPER)
+        settings = ClusterSettings(nodes, ZOOKEEPER, spares=spares)
         self.cluster = SimulatedCluster(self.simulation, settings, protocols=self._protocols)
         self.world = World(
             self.simulation,
             self.cluster,
+            self.observer,
             clients,
             self.violations.append,
             mailbox=self.mailbox,
-            on_damage=self.observer.damaged,
         )
         self.writes_done = 0
         self.world.start()
@@ -47,7 +48,7 @@ class Stage:
         machine = self.simulation.machines[host_of(node)]
         return self.observer.protocols(
             node,
-            [SERVICE_GROUP],
+            [SERVICE_GROUP, CLUSTER_GROUP],
             machine.true_s,
             lambda peer, items: self.cluster.nodes[node].received(peer, items),
         )

@@ -16,12 +16,14 @@ from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import ConsensusProtocol
 from quorate.node.config import Address, LimitsConfig, ListenConfig, NodeConfig, StorageConfig
 from quorate.node.environment import Environment
+from quorate.node.group import ReplicatedGroup
 from quorate.node.node import HostedService, Node
 from quorate.node.repair import start_node
 from quorate.services.interface import Service
 from quorate.simulation.disk import SimulatedDisk
 from quorate.simulation.machine import Machine
 from quorate.simulation.scheduler import Simulation
+from quorate.storage.moves import REASON_NAME
 
 CLIENT_PORT, PEER_PORT, ADMIN_PORT = 2181, 3181, 4181
 SERVICE_GROUP = 1
@@ -44,8 +46,11 @@ class ClusterSettings:
     """
 
     nodes: int
+    """First members."""
     service: Service
     protocol: str = "raft"
+    spares: int = 0
+    """Nodes more, which belong to no cluster until they are added to one."""
     limits: LimitsConfig = field(default_factory=lambda: LimitsConfig(max_tail_bytes=1 << 11))
     storage: StorageConfig = field(
         default_factory=lambda: StorageConfig(segment_bytes=1 << 14, snapshot_log_bytes=1 << 16)
@@ -69,7 +74,10 @@ class SimulatedCluster:
         """Those that run.  One that is starting is in `starting`."""
         self.starting: dict[int, asyncio.Task[None]] = {}
         self.members = range(settings.nodes)
-        self.disks = {node: SimulatedDisk(f"{simulation.seed}/{node}") for node in self.members}
+        """The first ones."""
+        self.known = range(settings.nodes + settings.spares)
+        """Every node that there may be, spares behind the first members."""
+        self.disks = {node: SimulatedDisk(f"{simulation.seed}/{node}") for node in self.known}
         self.on_end: Callable[[int, BaseException, bool], None] | None = None
         """Told of a node whose process ended by itself, why, and whether it had come to serve.
 
@@ -77,13 +85,20 @@ class SimulatedCluster:
         """
         self.on_power_loss: Callable[[int, int], None] | None = None
         """Told of a node that lost its power in the middle of an operation, and of how many unsynced changes."""
+        self.on_set_aside: Callable[[int, str], None] | None = None
+        """Told of a node that found its folder damaged, set it aside for this reason, and begins anew."""
         self._random = Random(f"{simulation.seed}/cluster")
         self._protocols = protocols or (lambda _: PROTOCOLS)
         self._service = service or (lambda _: settings.service)
+        for node in self.known:
+            # Nothing runs there yet, and the kernel says so at once to whoever connects.
+            simulation.powered[host_of(node)] = None
 
     def config(self, node: int) -> NodeConfig:
+        """Of the first members each names all of them; a spare joins them."""
         host = host_of(node)
-        members = {member: Address(host_of(member), PEER_PORT) for member in self.members}
+        named = sorted({*self.members, node})
+        members = {member: Address(host_of(member), PEER_PORT) for member in named}
         listen = ListenConfig(Address(host, PEER_PORT), Address(host, ADMIN_PORT), Address(host, CLIENT_PORT))
         return NodeConfig(
             "simulated",
@@ -92,12 +107,17 @@ class SimulatedCluster:
             members,
             listen,
             protocol=self.settings.protocol,
+            join=node not in self.members,
             limits=self.settings.limits,
             storage=self.settings.storage,
         )
 
     def client_addresses(self) -> list[str]:
-        return [f"{host_of(node)}:{CLIENT_PORT}" for node in self.members]
+        """Of all nodes that there may be: a client that knew the first members alone would lose touch."""
+        return [f"{host_of(node)}:{CLIENT_PORT}" for node in self.known]
+
+    def peer_address(self, node: int) -> str:
+        return f"{host_of(node)}:{PEER_PORT}"
 
     # --- lives -------------------------------------------------------------------------------
 
@@ -114,10 +134,14 @@ class SimulatedCluster:
         random = Random(self._random.getrandbits(64))
         environment = Environment(self.disks[node], machine.wall_ms, machine.clock, random, watch_loop=False)
         hosted = HostedService(SERVICE_GROUP, self._service(node), host_of(node), CLIENT_PORT)
-        config, protocols = self.config(node), self._protocols(node)
+        config = self.config(node)
+        made: list[Node] = []
 
         def make() -> Node:
-            began = self.nodes[node] = Node(config, environment, [hosted], protocols)
+            if made and self.on_set_aside is not None:
+                self.on_set_aside(node, self._newest_reason(node))
+            began = self.nodes[node] = Node(config, environment, [hosted], self._protocols(node))
+            made.append(began)
             began.failed.add_done_callback(lambda failed: self._failed(node, machine, failed.result(), served=True))
             return began
 
@@ -129,6 +153,12 @@ class SimulatedCluster:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._failed(node, machine, error, served=False)
+
+    def _newest_reason(self, node: int) -> str:
+        disk = self.disks[node]
+        folders = [name for name in disk.list("") if name.startswith("damaged-")]
+        newest = max(folders, key=lambda name: int(name.removeprefix("damaged-")))
+        return disk.read(f"{newest}/{REASON_NAME}").decode(errors="replace").strip()
 
     def stop(self, node: int, done: Callable[[], None]) -> None:
         """Ask a node to stop in order, as SIGTERM does.  Once its process has ended, `done` is called."""
@@ -190,20 +220,34 @@ class SimulatedCluster:
         self.disks[node].detach()
         return 0
 
+    def wipe(self, node: int) -> None:
+        """Empty the disk of a node that is down: who starts there next has forgotten everything."""
+        assert not self.is_up(node), f"node {node} runs"
+        self.disks[node].wipe()
+
     # --- looking -----------------------------------------------------------------------------
 
-    def leader(self) -> int | None:
-        """The node that leads, where it is ready and a majority agrees."""
-        views = {node: running.status() for node, running in self.nodes.items() if node not in self.starting}
-        for node, status in views.items():
-            followers = [other for other in views.values() if other["leader"] == node]
-            if status["role"] == "leader" and status["ready"] and 2 * len(followers) > len(self.members):
-                return node
+    def group(self, node: int, group_id: int = SERVICE_GROUP) -> ReplicatedGroup | None:
+        """A group on a node that runs and belongs to a cluster."""
+        running = self.nodes.get(node)
+        if running is None or node in self.starting:
+            return None
+        return next((group for group in running.groups() if group.group_id == group_id), None)
+
+    def leader(self, group_id: int = SERVICE_GROUP) -> int | None:
+        """The node that leads a group, where it is ready and a quorum of its voters agrees."""
+        groups = {node: group for node in self.nodes if (group := self.group(node, group_id)) is not None}
+        for node, group in groups.items():
+            if group.leads():
+                agreeing = [other for other, seen in groups.items() if seen.leadership.leader == node]
+                if group.replica.configuration().quorum().is_quorum(agreeing):
+                    return node
         return None
 
     def applied(self, node: int) -> int:
-        position: int = self.nodes[node].status()["groups"][0]["applied_position"]
-        return position
+        """0 where it belongs to no cluster yet."""
+        group = self.group(node)
+        return group.applied_position if group is not None else 0
 
     def describe(self) -> dict[int, tuple[str, int | None, int, int]]:
         return {

@@ -250,6 +250,15 @@ class SimulatedDisk:
         names = sum(map(len, self._name_changes.values()))
         return names + sum(len(content.unsynced) for content in self._files.values())
 
+    def wipe(self) -> None:
+        """Somebody deletes everything, or puts in an empty disk, while nothing runs on it."""
+        assert self._machine is None, "a machine uses the disk"
+        self.life += 1
+        self._files.clear()
+        self._durable_files.clear()
+        self._folders = {"": None}
+        self._name_changes.clear()
+
     def flip_bit(self, path: str, bit: int) -> None:
         """Damage a file on the device, and in the cache."""
         content = self._existing(path)

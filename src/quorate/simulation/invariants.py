@@ -18,6 +18,11 @@ of these names:
     generation order        within a life, a node's generation never goes back
     durability              what a node recovers is all that `Persisted` had vouched for before the crash, and
                             of what was under way the first records or none: so neither state goes back
+    configuration chain     see `configuration_history`
+
+Nodes are counted under the incarnations that the configuration in question names.  A folder that was lost, or set
+aside, can neither vote any more nor take anything back, so it goes on to count with what it held in the end: what it
+acknowledged before may be committed after.  What comes in its place counts as somebody else.
 
 An entry is taken for committed when a replica first hands it out.  A leader may know it
 before (when two followers have it and its own disk is slow); until somebody hands it out or
@@ -39,6 +44,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from zlib import crc32
 
 from quorate.consensus.membership import NO_CONFIGURATION, Configuration, decode_configuration, is_configuration
@@ -58,6 +64,7 @@ from quorate.consensus.replica import (
     SnapshotSent,
 )
 from quorate.quorums import Quorum
+from quorate.simulation.configuration_history import ConfigurationHistory
 from quorate.simulation.durable_records import DurableRecords
 from quorate.simulation.violation import Violation
 
@@ -81,6 +88,10 @@ class Counts:
     restarts: int = 0
 
 
+Life: TypeAlias = tuple[NodeId, str]
+"""A node and its incarnation."""
+
+
 @dataclass(slots=True)
 class NodeView:
     """All that is known of a node from what its replica was told and asked for."""
@@ -100,6 +111,9 @@ class NodeView:
     """The latest configuration that its log held when this step began: what it appends in it counts later."""
     quorum: Quorum
     """Of `counts_by`."""
+    electors: tuple[Life, ...]
+    """Who votes in `counts_by`."""
+    incarnation: str
     changes: list[tuple[int, Configuration]] = field(default_factory=list)
     """Every configuration in its log, with its position."""
     unsynced: deque[tuple[int, Sequence[Record]]] = field(default_factory=deque)
@@ -129,6 +143,10 @@ class GroupInvariants:
         """The history that must never change: the entry of position p is at p - 1."""
         self.counts = Counts()
         self.views: dict[NodeId, NodeView] = {}
+        """By node, what is known of its present folder."""
+        self.lives: dict[Life, NodeView] = {}
+        """The same, and of folders that are lost what they held in the end."""
+        self.history = ConfigurationHistory()
         self._first = Configuration.make(1, dict.fromkeys(voters, ""))
         self._clock_slack_s = clock_slack_s
         self._known: dict[tuple[int, int], tuple[Entry, int]] = {}
@@ -140,19 +158,32 @@ class GroupInvariants:
 
     # --- what happens ------------------------------------------------------------------------
 
-    def built(self, node: NodeId, recovered: Recovered, now_ms: int) -> None:
-        """A replica starts, from nothing or after a crash."""
+    def built(
+        self,
+        node: NodeId,
+        recovered: Recovered,
+        now_ms: int,
+        initial: Configuration | None = None,
+        incarnation: str = "",
+    ) -> None:
+        """A replica starts, from nothing or after a crash.
+
+        Without `initial` its first configuration is that of the first voters, all of incarnation "".
+        """
         found = DurableRecords(recovered)
         former = self.views.get(node)
-        if former is not None:
+        if former is not None and former.incarnation == incarnation:
             self.counts.restarts += 1
             if not former.damaged:
                 _check_recovered(former, found)
         compacted = recovered.compacted
-        base = self._first if node in self._first.voters else NO_CONFIGURATION
+        base = initial
+        if base is None:
+            base = self._first if node in self._first.voters else NO_CONFIGURATION
+        self.history.begin(base)
         if compacted.configuration:
             base = decode_configuration(compacted.configuration)
-        self.views[node] = NodeView(
+        view = self.views[node] = self.lives[node, incarnation] = NodeView(
             node,
             found,
             DurableRecords(recovered),
@@ -162,12 +193,16 @@ class GroupInvariants:
             base,
             base,
             base.quorum(),
+            _electors(base),
+            incarnation,
             [
                 (entry.position, decode_configuration(entry.payload))
                 for entry in recovered.entries
                 if is_configuration(entry.payload)
             ],
         )
+        if view.changes:
+            self._count_by_latest(view)
         if compacted.position:
             self._check_snapshot(node, compacted.position, compacted.generation)
         before = compacted.generation
@@ -181,13 +216,23 @@ class GroupInvariants:
         if view is not None:
             view.damaged = True
 
+    def lost(self, node: NodeId) -> None:
+        """The node's folder is gone, or set aside for ever: what comes next is another incarnation."""
+        self.views.pop(node, None)
+
+    def counting(self) -> list[Configuration]:
+        """Every configuration by which somebody may still decide: the latest committed, and later ones in any log."""
+        found = [self.history.latest] if self.history.latest.voters else []
+        for view in self.views.values():
+            found += [latter for position, latter in view.changes if position > self.history.position]
+        return found
+
     def stepped(self, node: NodeId, event: Event, effects: Effects, now_ms: int, true_s: float) -> None:
         """A replica took an event at true time `true_s`, when its node's clock read `now_ms`."""
         view = self.views[node]
         view.now_ms = now_ms
         if view.counts_by is not view.configuration:
-            view.counts_by = view.configuration
-            view.quorum = view.counts_by.quorum()
+            self._count_by_latest(view)
         if not isinstance(event, Receive):
             self._take(view, event)
         if effects.records:
@@ -244,12 +289,18 @@ class GroupInvariants:
 
     def unanswered_barriers(self, node: NodeId) -> list[int]:
         """Ids of the barriers that the node's replica was asked for and has neither let pass nor failed."""
-        return sorted(self.views[node].asked)
+        view = self.views.get(node)
+        return sorted(view.asked) if view is not None else []
 
     def is_deposed(self, node: NodeId) -> bool:
         """The node leads still, and there is a newer leader."""
         view = self.views[node]
         return view.leadership.role is Role.LEADER and self._newest_elected > view.leadership.generation
+
+    def _count_by_latest(self, view: NodeView) -> None:
+        view.counts_by = view.configuration
+        view.quorum = view.counts_by.quorum()
+        view.electors = _electors(view.counts_by)
 
     def _take(self, view: NodeView, event: Event) -> None:
         if isinstance(event, Persisted):
@@ -368,17 +419,25 @@ class GroupInvariants:
     def _commit(self, view: NodeView, entry: Entry) -> None:
         """Taken for committed for the first time: by now a quorum must hold it durably."""
         self._check_quorum(view, entry, "commits")
+        if is_configuration(entry.payload):
+            leader = view.node if view.leadership.role is Role.LEADER else None
+            self.history.commit(entry.position, decode_configuration(entry.payload), leader)
         self.committed.append(entry)
         self.counts.entries_committed += 1
 
     def _check_quorum(self, view: NodeView, entry: Entry, does: str) -> None:
-        holders = self.holders(entry)
+        holders = self.holders(entry, view.electors)
         if not view.quorum.is_quorum(holders):
             raise Violation("durable quorum", f"node {view.node} {does} {brief(entry)}, then durable only on {holders}")
 
-    def holders(self, entry: Entry) -> list[NodeId]:
-        """Nodes that hold the entry durably, and are not about to forget it."""
-        return [node for node, view in self.views.items() if view.durable.holds(entry) and view.written.holds(entry)]
+    def holders(self, entry: Entry, electors: Sequence[Life]) -> list[NodeId]:
+        """Those of them that hold the entry durably, and are not about to forget it."""
+        lives, found = self.lives, []
+        for elector in electors:
+            view = lives.get(elector)
+            if view is not None and view.durable.holds(entry) and view.written.holds(entry):
+                found.append(elector[0])
+        return found
 
     # --- who leads ---------------------------------------------------------------------------
 
@@ -446,7 +505,7 @@ class GroupInvariants:
         """Some entry at a position that none has handed out yet is durable on a quorum."""
         found = [view.durable.entries.get(position) for view in self.views.values()]
         return any(
-            entry is not None and view.quorum.is_quorum(self.holders(entry))
+            entry is not None and view.quorum.is_quorum(self.holders(entry, view.electors))
             for entry in found
             for view in self.views.values()
         )
@@ -455,6 +514,10 @@ class GroupInvariants:
 def brief(entry: Entry) -> str:
     """An entry in a few characters; two that differ look different."""
     return f"{entry.position}/{entry.generation} #{crc32(entry.payload):08x}"
+
+
+def _electors(configuration: Configuration) -> tuple[Life, ...]:
+    return tuple({**configuration.old_voters, **configuration.voters}.items())
 
 
 def _persist(view: NodeView, ticket: int) -> None:

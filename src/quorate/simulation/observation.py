@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
-from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.membership import Configuration
+from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import Recovered, TruncateFrom
 from quorate.consensus.replica import (
     ConsensusProtocol,
@@ -36,6 +36,7 @@ from quorate.consensus.replica import (
     ReplicaConfig,
     Status,
 )
+from quorate.simulation.configuration_history import ChangeCounts
 from quorate.simulation.invariants import Counts, GroupInvariants
 from quorate.simulation.labels import message_label
 from quorate.simulation.mailbox import Delivery, MailboxFaults
@@ -78,6 +79,8 @@ class Observer:
         self.note = note
         self.violation: Violation | None = None
         """The first one."""
+        self.on_configuration: list[Callable[[NodeId, Configuration], None]] = []
+        """Told of a node whose latest configuration is another one, or settled."""
         self._voters = tuple(voters)
         self._on_violation = on_violation
 
@@ -113,6 +116,11 @@ class Observer:
         for group in self.groups.values():
             group.damaged(node)
 
+    def lost(self, node: NodeId) -> None:
+        """The node's folder was emptied or set aside: it comes back as another incarnation, or not at all."""
+        for group in self.groups.values():
+            group.lost(node)
+
     def violated(self, violation: Violation) -> None:
         """Report the first violation.  After it nothing that was noted can be relied on."""
         if self.violation is None:
@@ -121,9 +129,9 @@ class Observer:
 
     def coverage(self) -> dict[str, int]:
         """What the run exercised, over all groups."""
-        totals = asdict(Counts())
+        totals = asdict(Counts()) | asdict(ChangeCounts())
         for group in self.groups.values():
-            for name, count in asdict(group.counts).items():
+            for name, count in (asdict(group.counts) | asdict(group.history.counts)).items():
                 totals[name] += count
         if self.mailbox is not None:
             totals["messages_dropped"] = self.mailbox.dropped
@@ -152,7 +160,7 @@ def _observed(protocol: ConsensusProtocol, start: _Start) -> ConsensusProtocol:
         observer = start.observer
         if observer.violation is None:
             try:
-                observer.group(group_id).built(start.node, recovered, now_ms)
+                observer.group(group_id).built(start.node, recovered, now_ms, config.initial, config.incarnation)
             except Violation as violation:
                 observer.violated(violation)
         own = observer.own_invariants(group_id, protocol.name)
@@ -206,6 +214,9 @@ class ObservedReplica:
                 observer.violated(violation)
         if observer.note is not None:
             self._write_notes(observer.note, effects)
+        if effects.configuration is not None:
+            for listener in tuple(observer.on_configuration):
+                listener(self._node, effects.configuration)
         return effects
 
     def quorum_contact_ms(self) -> int | None:
@@ -245,6 +256,8 @@ class ObservedReplica:
             first, last = effects.committed[0], effects.committed[-1]
             positions = f"{first.position}" if first is last else f"{first.position} to {last.position}"
             note(node, "commit", f"group {self._group_id}: {positions} in generation {last.generation}")
+        if effects.configuration is not None:
+            note(node, "members", f"group {self._group_id}: {describe_configuration(effects.configuration)}")
         leadership = effects.leadership
         if leadership is not None:
             leader = "nobody" if leadership.leader is None else f"node {leadership.leader}"
@@ -255,3 +268,14 @@ class ObservedReplica:
                 f"group {self._group_id}: {leadership.role.value} in generation {leadership.generation}, "
                 f"led by {leader}{ready}",
             )
+
+
+def describe_configuration(configuration: Configuration) -> str:
+    """In a few words; incarnations by their first letters."""
+
+    def named(members: Mapping[int, str]) -> str:
+        return " ".join(f"{node}:{incarnation[:4]}" for node, incarnation in members.items()) or "-"
+
+    learners = f", learners {named(configuration.learners)}" if configuration.learners else ""
+    former = f", jointly with {named(configuration.old_voters)}" if configuration.is_joint else ""
+    return f"version {configuration.version}: voters {named(configuration.voters)}{former}{learners}"

@@ -37,7 +37,7 @@ from quorate.consensus.raft.messages import (
 from quorate.consensus.records import Entry, Record, SaveEntry
 from quorate.consensus.replica import Effects, Event, NodeId, ReadBarrier, Receive, Role, Send, Status
 from quorate.simulation.durable_records import DurableRecords
-from quorate.simulation.invariants import GroupInvariants, NodeView, brief
+from quorate.simulation.invariants import GroupInvariants, Life, NodeView, brief
 from quorate.simulation.violation import Violation
 
 
@@ -68,8 +68,8 @@ class RaftInvariants:
         """Every state that was saved, as (term, vote)."""
         self._saved: dict[NodeId, tuple[NodeView, bytes | None]] = {}
         """The state that each node saved last, in this life of it."""
-        self._votes: dict[tuple[int, NodeId], NodeId | None] = {}
-        """(term, voter) to the candidate, over all lives."""
+        self._votes: dict[tuple[int, Life], NodeId | None] = {}
+        """(term, voter) to the candidate, over all restarts; another incarnation is another voter."""
         self._claims: dict[tuple[int, NodeId, bool], tuple[int, int]] = {}
         """(term, candidate, whether for a pre-vote) to the most up-to-date log that it asked with."""
         self._reigns: dict[NodeId, _Reign] = {}
@@ -120,7 +120,7 @@ class RaftInvariants:
             return
         self._saved[view.node] = (view, state)
         (former_term, former_vote), (term, vote) = self._state(saved), self._state(state)
-        self._votes[term, view.node] = vote
+        self._votes[term, (view.node, view.incarnation)] = vote
         if term < former_term or (term == former_term and former_vote not in (None, vote)):
             raise Violation(
                 "one vote", f"node {view.node} votes for {vote} in {term}, after {former_vote} in {former_term}"
@@ -142,7 +142,7 @@ class RaftInvariants:
         if former is not None and former.term == term:
             return  # it is ready now
         self._reigns[node] = _Reign(term, view.written.end_position, commit_position)
-        voters = [voter for voter in self._group.views if self._votes.get((term, voter)) == node]
+        voters = [voter[0] for voter in view.electors if self._votes.get((term, voter)) == node]
         if not view.quorum.is_quorum(voters):
             raise Violation("election by votes", f"node {node} leads {term}, for which only {voters} voted for it")
 
@@ -233,7 +233,7 @@ class RaftInvariants:
         if last.position <= reign.commit_position:
             return
         entry = view.written.entries.get(reign.opening_position)
-        if entry is not None and not view.quorum.is_quorum(self._group.holders(entry)):
+        if entry is not None and not view.quorum.is_quorum(self._group.holders(entry, view.electors)):
             raise Violation(
                 "commit by counting",
                 f"node {view.node}, leading {reign.term}, takes {brief(last)} for committed before {brief(entry)} is",
@@ -271,7 +271,12 @@ class RaftInvariants:
             if rival.written.holds(last):
                 continue
             claim = _up_to_date(rival.written)
-            voters = [node for node, view in views.items() if view is rival or claim >= _up_to_date(view.durable)]
+            voters = [
+                node
+                for node, view in views.items()
+                if configuration.incarnation(node) == view.incarnation
+                and (view is rival or claim >= _up_to_date(view.durable))
+            ]
             if configuration.quorum().is_quorum(voters):
                 raise Violation(
                     "election restriction",

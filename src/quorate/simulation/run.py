@@ -25,8 +25,8 @@ from typing import Any
 
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import Message, NodeId
-from quorate.services.interface import Service
 from quorate.node.room import CLUSTER_GROUP
+from quorate.services.interface import Service
 from quorate.simulation.cluster import CLIENT_PORT, PEER_PORT, SERVICE_GROUP, ClusterSettings, SimulatedCluster
 from quorate.simulation.faults import FAULTS, Setting
 from quorate.simulation.faults.drawing import draw_injections
@@ -34,6 +34,7 @@ from quorate.simulation.labels import Labels
 from quorate.simulation.machine import Machine
 from quorate.simulation.mailbox import MailboxFaults
 from quorate.simulation.observation import Observer
+from quorate.simulation.operator import members_of
 from quorate.simulation.plan import Outcome, Plan
 from quorate.simulation.scheduler import Deadlock, Simulation
 from quorate.simulation.services import SERVICES
@@ -44,11 +45,14 @@ from quorate.simulation.under_test import ServiceUnderTest
 from quorate.simulation.violation import Violation
 from quorate.simulation.world import World
 
+SPARES = 2
 CLIENTS_START_S = 0.5
 FAULTS_START_S = 1.0
 PROGRESS_LIMIT_S = 40.0
 """After the faults: sessions may have to expire and clients to find their way back."""
 FINISH_LIMIT_S = 40.0
+SETTLING_LIMIT_S = 40.0
+"""Several nodes may have to be filled one after the other."""
 AGREEMENT_LIMIT_S = 20.0
 ANSWER_LIMIT_S = 5.0
 """Nobody asks for anything any more, and all nodes have a leader: far longer than any barrier waits."""
@@ -60,7 +64,9 @@ REQUIRED_COVERAGE = (
     *("barriers failed", "sessions opened", "sessions expired", "sessions moved", "sessions left", "watches fired"),
     *("locks acquired", "fenced uses refused", "ephemerals vanished", "unknown outcomes", "messages dropped"),
     *("messages delayed", "messages duplicated", "connections reset", "crashes", "power losses", "torn writes"),
-    *("partitions", "nodes refused as damaged"),
+    *("partitions", "folders set aside", "configuration changes", "joint configurations", "learners promoted"),
+    *("members removed", "leaders removed", "refills", "transfers done", "transfers given up"),
+    *("nodes ended as removed", "wipe"),
 )
 """What a campaign with all faults must have exercised: a check of something that never happens checks nothing."""
 KEPT_EVENTS = 50_000
@@ -173,18 +179,18 @@ class _Run:
         self._violation: Violation | None = None
         self._cluster = SimulatedCluster(
             simulation,
-            ClusterSettings(plan.nodes, service.service(0, self._agreement), plan.protocol),
+            ClusterSettings(plan.nodes, service.service(0, self._agreement), plan.protocol, SPARES),
             protocols=self._protocols,
             service=self._service_of,
         )
         self._world = World(
             simulation,
             self._cluster,
+            self._observer,
             plan.clients,
             self._violated,
             mailbox=mailbox,
             coverage=self._faults,
-            on_damage=self._observer.damaged,
         )
         self._workload = service.workload(simulation, self._cluster.client_addresses(), plan)
 
@@ -253,6 +259,7 @@ class _Run:
             self._demand(self._has_progress, PROGRESS_LIMIT_S + unhurried_s, "progress for all clients")
             self._workload.stop()
             self._demand(self._workload.is_done, FINISH_LIMIT_S + unhurried_s, "an end of all clients' work")
+            self._demand(self._is_settled, SETTLING_LIMIT_S, "end of all changes of the members")
             self._demand(self._has_agreement, AGREEMENT_LIMIT_S, "all nodes at the same position")
             self._demand(self._has_answered, ANSWER_LIMIT_S, "answer to every read barrier")
         except Deadlock as error:
@@ -264,7 +271,7 @@ class _Run:
             raise violation
 
     def _look(self) -> None:
-        for node in sorted(self._cluster.nodes):
+        for node in self._members():
             self._service.look(self._stores[node])
 
     def _demand(self, holds: Callable[[], bool], limit_s: float, what: str) -> None:
@@ -278,23 +285,30 @@ class _Run:
         return self._cluster.leader() is not None and self._workload.is_content()
 
     def _has_agreement(self) -> bool:
-        expected = len(self._cluster.members) - len(self._world.refused)
-        nodes = self._cluster.nodes
-        if len(nodes) != expected or self._cluster.starting:
+        members = self._members()
+        if self._world.operator.unsettled() or not members:
             return False
-        return len({self._service.position(self._stores[node]) for node in nodes}) == 1
+        return len({self._service.position(self._stores[node]) for node in members}) == 1
+
+    def _members(self) -> list[NodeId]:
+        return sorted(members_of(self._world.operator.newest()))
+
+    def _is_settled(self) -> bool:
+        return not self._world.operator.unsettled()
 
     def _has_answered(self) -> bool:
         """No node's replica owes anybody an answer: a client would wait for it until it gives its connection up."""
         group = self._observer.group(SERVICE_GROUP)
-        return not any(group.unanswered_barriers(node) for node in self._cluster.nodes)
+        return not any(group.unanswered_barriers(node) for node in self._members())
 
     def _describe(self) -> str:
         nodes = "; ".join(
             f"node {node}: {role} of {leader} in generation {generation}, applied {applied}"
             for node, (role, leader, generation, applied) in sorted(self._cluster.describe().items())
         )
-        return f"{nodes}; {self._workload.completed()} operations answered in all"
+        unsettled = self._world.operator.unsettled()
+        members = f"; members: {unsettled}" if unsettled else ""
+        return f"{nodes}{members}; {self._workload.completed()} operations answered in all"
 
     # --- the end -----------------------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 The world knows which nodes are down and for how many reasons at once, lets faults overlap
 without their ends undoing one another, and is the supervisor that `quorate up` is in
-production: a node that ends for a reason that some fault explains is started again, or left
-alone where its data is damaged.  One that ends for no such reason has a bug.
+production: a node that ends for a reason that some fault explains is started again, and one
+that was removed from its cluster is left alone.  One that ends for no such reason has a bug.
 
-    world = World(simulation, cluster, clients=10, on_violation=...)
+    world = World(simulation, cluster, observer, clients=10, on_violation=...)
     world.start()
     world.schedule(plan.injections, FAULTS)
     simulation.pass_until(plan.duration_s)
@@ -20,10 +20,13 @@ from random import Random
 from typing import Protocol
 
 from quorate.consensus.records import InvalidState
+from quorate.node.roster import RemovedFromCluster
 from quorate.node.snapshotting import DamagedData
 from quorate.simulation.cluster import SimulatedCluster, client_host, host_of
 from quorate.simulation.conditions import Conditions, End
 from quorate.simulation.mailbox import MailboxFaults
+from quorate.simulation.observation import Observer
+from quorate.simulation.operator import Operator, members_of
 from quorate.simulation.plan import Injection
 from quorate.simulation.scheduler import Simulation
 from quorate.simulation.trace import FAULTS as FAULTS_PLACE
@@ -37,6 +40,8 @@ RESTART_S = (0.25, 2.0)
 
 REFUSES_DAMAGE = (CorruptLog, CorruptSnapshot, DamagedData, DamagedIdentity, IdentityMismatch, InvalidState)
 """How a node says that it does not go on with its data.  (A mismatch: the damaged byte was in the format's number.)"""
+
+OPERATOR_LOOKS_S = 0.25
 
 
 class BeginsFaults(Protocol):
@@ -52,27 +57,26 @@ class World:
         self,
         simulation: Simulation,
         cluster: SimulatedCluster,
+        observer: Observer,
         clients: int,
         on_violation: Callable[[Violation], None],
         *,
         mailbox: MailboxFaults | None = None,
         coverage: Counter[str] | None = None,
-        on_damage: Callable[[int], None] | None = None,
     ) -> None:
         self.simulation = simulation
         self.cluster = cluster
+        self.observer = observer
         self.clients = range(clients)
         self.conditions = Conditions(simulation, cluster, mailbox)
         self.coverage: Counter[str] = Counter() if coverage is None else coverage
         self.random = Random(f"{simulation.seed}/world")
         """The supervisor's.  Faults draw from `random_of`, so that none changes what another one does."""
-        self.damaged: set[int] = set()
-        """Nodes of which a file was damaged; never more than a minority."""
-        self.refused: set[int] = set()
-        """Nodes that found the damage: they stay down."""
+        self.in_service: dict[int, None] = dict.fromkeys(cluster.members)
+        """Nodes that are to run: at first the first members."""
+        self.operator = Operator(cluster, observer, self.coverage, on_violation)
         self._on_violation = on_violation
-        self._on_damage = on_damage
-        self._held: dict[int, dict[int, None]] = {node: {} for node in cluster.members}
+        self._held: dict[int, dict[int, None]] = {node: {} for node in cluster.known}
         """By node, the reasons to keep it down."""
         self._numbers = 0
         self._active: dict[int, End] = {}
@@ -82,13 +86,21 @@ class World:
         """Nodes that are about to lose their power in the middle of an operation, and who is told."""
         cluster.on_end = self._ended
         cluster.on_power_loss = self._died
+        cluster.on_set_aside = self._set_aside
 
     # --- running a plan ----------------------------------------------------------------------
 
     def start(self) -> None:
         """Switch all nodes on for the first time."""
-        for node in self.cluster.members:
+        for node in self.in_service:
             self._start(node)
+        self._look_after_members()
+
+    def _look_after_members(self) -> None:
+        """Whoever belongs to the cluster is to run, also where a change was taken for lost and is decided later."""
+        for node in members_of(self.operator.look()):
+            self.put_into_service(node)
+        self.simulation.after(OPERATOR_LOOKS_S, self._look_after_members)
 
     def schedule(self, injections: Sequence[Injection], faults: Mapping[str, BeginsFaults]) -> None:
         """Let the faults come and go at their times, until `heal`."""
@@ -114,12 +126,12 @@ class World:
             end()
 
     def heal(self) -> None:
-        """End every fault and keep the rest from beginning; all nodes run that may.  Damaged ones stay down."""
+        """End every fault and keep the rest from beginning; all nodes run that are in service."""
         self._healed = True
         ends, self._active = list(self._active.values()), {}
         for end in ends:
             end()
-        for node in self.cluster.members:
+        for node in self.cluster.known:
             self._held[node].clear()
             self._start_if_free(node)
         self.note("fault", "all faults are over")
@@ -151,17 +163,17 @@ class World:
         return None
 
     def up(self) -> list[int]:
-        return [node for node in self.cluster.members if self.cluster.is_up(node)]
+        return [node for node in self.in_service if self.cluster.is_up(node)]
 
     def resolve(self, injection: Injection) -> list[int]:
         """The nodes that an injection is meant for, up or not.
 
         A target is a list of "all", "leader", "follower", "majority" (the leader's), numbers of
         nodes, and clients, who are left out here.  Where nobody leads, any node that is up
-        stands for the leader.
+        stands for the leader.  Nodes that are not in service are nobody.
         """
         random = self.random_of(injection)
-        members, up = self.cluster.members, self.up()
+        members, up = sorted(self.in_service), sorted(self.up())
         leader = self.leader()
         if leader is None:
             leader = random.choice(up or members)
@@ -176,7 +188,7 @@ class World:
                 found[random.choice([node for node in others if node in up] or others or members)] = None
             elif part == "majority":
                 found.update(dict.fromkeys([leader, *random.sample(others, len(members) // 2)]))
-            elif not part.startswith("client-"):
+            elif not part.startswith("client-") and int(part) in self.in_service:
                 found[int(part)] = None
         return sorted(found)
 
@@ -186,7 +198,8 @@ class World:
         return [client_host(int(part.removeprefix("client-"))) for part in parts]
 
     def node_hosts(self) -> list[str]:
-        return [host_of(node) for node in self.cluster.members]
+        """Of nodes that are not in service yet too: a fault holds for them as soon as they are."""
+        return [host_of(node) for node in self.cluster.known]
 
     def client_hosts(self) -> list[str]:
         return [client_host(client) for client in self.clients]
@@ -259,18 +272,32 @@ class World:
         self._held[node][number] = None
         return lambda: self._release(node, number)
 
-    def damage_allowed(self, node: int) -> bool:
-        """A majority must stay undamaged: more than that the design does not promise to survive."""
-        return 2 * len(self.damaged | {node}) < len(self.cluster.members)
-
     def damage(self, node: int, path: str, bit: int) -> None:
         """Flip a bit in a file of a node that is down."""
         assert not self.cluster.is_up(node), f"node {node} runs"
-        assert self.damage_allowed(node), f"node {node} beside {self.damaged} would be a majority"
-        self.damaged.add(node)
-        if self._on_damage is not None:
-            self._on_damage(node)
+        self.operator.damage(node, path)
         self.cluster.disks[node].flip_bit(path, bit)
+
+    def wipe(self, node: int) -> None:
+        """Empty the folder of a node that is down."""
+        self.note("crash", "the folder is emptied", f"node-{node}")
+        self.cluster.wipe(node)
+        self.operator.lost(node)
+
+    def put_into_service(self, node: int) -> None:
+        """Let a node run that did not."""
+        if node not in self.in_service:
+            self.in_service[node] = None
+            self._start_if_free(node)
+
+    def bring_spare(self) -> int | None:
+        """Start a node with an empty folder that belongs to no cluster; None where there is none left."""
+        node = self.operator.spare(self.in_service)
+        if node is not None and node not in self.in_service:
+            if self.cluster.disks[node].list(""):
+                self.wipe(node)
+            self.put_into_service(node)
+        return node
 
     def _release(self, node: int, number: int) -> None:
         if number in self._held[node]:
@@ -278,7 +305,7 @@ class World:
             self._start_if_free(node)
 
     def _start_if_free(self, node: int) -> None:
-        if not self._held[node] and node not in self.refused and not self.cluster.is_up(node):
+        if not self._held[node] and node in self.in_service and not self.cluster.is_up(node):
             self.coverage["restarts"] += 1
             self._start(node)
 
@@ -314,9 +341,14 @@ class World:
         why = f"{type(error).__name__}: {error}"
         self.note("crash", f"process ends: {why}", f"node-{node}")
         self._doomed.pop(node, None)
-        if node in self.damaged and isinstance(error, REFUSES_DAMAGE):
-            self.refused.add(node)
-            self.coverage["nodes refused as damaged"] += 1
+        if isinstance(error, RemovedFromCluster) and self.operator.is_removed(node):
+            self.coverage["nodes ended as removed"] += 1
+            del self.in_service[node]
+            return
+        if node in self.operator.damaged and isinstance(error, REFUSES_DAMAGE):
+            # What it says needs a person, who gives it an empty folder.
+            self.wipe(node)
+            self.simulation.after(self.random.uniform(*RESTART_S), self.hold_down(node))
             return
         if not self._explains(node, error, served):
             self._on_violation(Violation("node failed", f"node {node}: {why}"))
@@ -332,3 +364,12 @@ class World:
         if not isinstance(cause, OSError):
             return False
         return node in self.conditions.failed_syncs or (node in self.conditions.was_full and not served)
+
+    def _set_aside(self, node: int, why: str) -> None:
+        """A node found its folder damaged, and begins anew with an empty one."""
+        self.note("start", f"the damaged folder is set aside: {why}", f"node-{node}")
+        if node not in self.operator.damaged:
+            self._on_violation(Violation("node failed", f"node {node} finds damage that nobody did: {why}"))
+            return
+        self.coverage["folders set aside"] += 1
+        self.operator.lost(node)

@@ -10,6 +10,7 @@ from quorate.simulation.faults.clocks import ClockJump, ClockSkew
 from quorate.simulation.faults.coups import Coup
 from quorate.simulation.faults.crashes import Crash, Pause, PowerLoss, PowerLossInOperation, Stop
 from quorate.simulation.faults.disks import Corruption, FailingDisk, FullDisk, PowerLossAmidNames, SlowDisk
+from quorate.simulation.faults.members import MEMBER_FAULTS
 from quorate.simulation.faults.network import Delay, Duplication, Loss, MessageLoss, Reordering, Resets, SplitReads
 from quorate.simulation.faults.partitions import Bridge, ClientCut, Flapping, Halves, Isolation, OneWay
 from quorate.simulation.faults.snapshots import Snapshot
@@ -42,6 +43,7 @@ _ALL: tuple[Fault, ...] = (
     ClockSkew(),
     ClockJump(),
     Snapshot(),
+    *MEMBER_FAULTS,
 )
 
 FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})

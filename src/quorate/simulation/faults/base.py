@@ -24,8 +24,6 @@ class Setting:
     clients: int
     begin_s: float
     end_s: float
-    frail: tuple[int, ...] = ()
-    """Nodes whose data may be damaged: a minority, the same for the whole run."""
 
     def injection(
         self, random: Random, fault: str, length_s: tuple[float, float], target: str = "", amount: float = 0.0

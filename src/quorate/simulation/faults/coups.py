@@ -30,8 +30,7 @@ class Coup:
 
     def begin(self, world: World, injection: Injection) -> End | None:
         """`amount` is the longest time that a leader is left, in seconds."""
-        most = (len(world.cluster.members) - 1) // 2
-        if most == 0:
+        if _most(world) == 0:
             return None
         random = world.random_of(injection)
         fallen: deque[End] = deque()
@@ -48,7 +47,7 @@ class Coup:
             if not going:
                 return
             # Its predecessor is back at this very moment, so that a majority can elect another one.
-            while len(fallen) >= most:
+            while fallen and len(fallen) >= _most(world):
                 fallen.popleft()()
             fallen.append(_depose(world, injection, random, node))
 
@@ -61,6 +60,11 @@ class Coup:
                 fallen.popleft()()
 
         return end
+
+
+def _most(world: World) -> int:
+    """How many may have fallen at a time: a minority."""
+    return (len(world.in_service) - 1) // 2
 
 
 def _newest_leader(world: World) -> tuple[int, int]:

@@ -89,25 +89,23 @@ class PowerLossAmidNames:
 class Corruption:
     """Flips bits in files of a node that is down, where the design promises to notice or not to care.
 
-    A node that notices does not start any more.  So this takes away a minority of the nodes for good.
+    A node that notices sets its folder aside and has to be filled again.  Until it votes again the others must do.
     """
 
     name = "corruption"
-    about = "bits flip in the files of a node that is down; never on a majority, never in a log's last write"
+    about = "bits flip in the files of a node that is down; never on a majority at a time, never in a log's last write"
     mild = None
 
     def draw(self, random: Random, setting: Setting) -> list[Injection]:
-        if not setting.frail:
-            return []
         flips = float(random.choice([1, 1, 1, 2, 8]))
-        return [setting.injection(random, self.name, (0.1, 3.0), str(random.choice(setting.frail)), flips)]
+        return [setting.injection(random, self.name, (0.1, 3.0), setting.victim(random), flips)]
 
     def begin(self, world: World, injection: Injection) -> End | None:
         """`amount` bits flip in one file, while the node is down."""
         ends = []
         random = world.random_of(injection)
         for node in world.resolve(injection):
-            if node in world.refused or not world.damage_allowed(node):
+            if not world.operator.may_lose(node):
                 continue
             ends.append(world.crash(node, power_loss=random.random() < 0.5))
             spots = noticeable_bits(world.cluster.disks[node])

@@ -41,12 +41,9 @@ def draw_injections(seed: int | str, setting: Setting, names: Sequence[str]) -> 
     wanted = [name for name in FAULTS if name in names]
     if not wanted or setting.end_s <= setting.begin_s:
         return ()
-    setting = replace(setting, frail=_draw_frail(random, setting.nodes))
     chosen = _choose(random, wanted)
     weights = {name: 0.05 + random.random() ** 2 for name in chosen}
     per_bout, pace = random.choice(COUNTS), random.choice(PACES)
-    # A damaged node is lost for the rest of the run, which is a pity early on.
-    damage_from_s = setting.begin_s + random.uniform(0.3, 0.9) * (setting.end_s - setting.begin_s)
     found = _draw_mild(random, setting, chosen)
     sequences = [sequence for sequence in SEQUENCES if len(chosen) > 1 and sequence.parts <= set(wanted)]
     at_s = setting.begin_s + random.uniform(*FIRST_BOUT_S)
@@ -55,8 +52,7 @@ def draw_injections(seed: int | str, setting: Setting, names: Sequence[str]) -> 
         length_s = random.uniform(*(sequence.length_s if sequence is not None else BOUT_S))
         bout = replace(setting, begin_s=at_s, end_s=min(at_s + length_s, setting.end_s))
         if sequence is None:
-            names_now = [name for name in chosen if name != "corruption" or at_s >= damage_from_s]
-            found += _draw_bout(random, bout, names_now, weights, random.randint(1, per_bout))
+            found += _draw_bout(random, bout, chosen, weights, random.randint(1, per_bout))
         elif bout.end_s - bout.begin_s >= sequence.length_s[0]:
             found += sequence.draw(random, bout)
         at_s = bout.end_s + pace * random.uniform(*QUIET_S)
@@ -71,10 +67,6 @@ def _choose(random: Random, wanted: list[str]) -> list[str]:
         return wanted
     share = random.uniform(0.15, 0.75)
     return [name for name in wanted if random.random() < share] or [random.choice(wanted)]
-
-
-def _draw_frail(random: Random, nodes: int) -> tuple[int, ...]:
-    return tuple(sorted(random.sample(range(nodes), (nodes - 1) // 2)))
 
 
 def _draw_mild(random: Random, setting: Setting, chosen: list[str]) -> list[Injection]:

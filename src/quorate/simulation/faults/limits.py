@@ -9,8 +9,8 @@ from types import MappingProxyType
 from quorate.simulation.faults import FAULTS
 from quorate.simulation.plan import Injection
 
-NO_TARGET = frozenset({"coup"})
-"""It finds its victims itself."""
+NO_TARGET = frozenset({"coup", "add-member"})
+"""They find their victims themselves."""
 SHORTEST_PAUSE_S = 0.001
 """What acts again and again without a pause would never let time pass."""
 
@@ -34,6 +34,11 @@ AMOUNTS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "slow-disk": (0.0, 100.0),
         "full-disk": (0.0, 1e12),
         "corruption": (1.0, 1_000.0),
+        "transfer": (SHORTEST_PAUSE_S, 1_000.0),
+        "add-member": (0.0, 1.0),
+        "remove-member": (0.0, 1.0),
+        "wipe": (0.0, 1.0),
+        "crash-amid-change": (0.0, 1_000.0),
         "clock-skew": (0.0, 0.5),
         "clock-jump": (-1e10, 1e10),
     }

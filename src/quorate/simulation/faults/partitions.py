@@ -102,7 +102,7 @@ class Bridge:
 
     def begin(self, world: World, injection: Injection) -> End | None:
         bridge = world.resolve(injection)
-        others = [host_of(node) for node in world.cluster.members if node not in bridge]
+        others = [host_of(node) for node in sorted(world.in_service) if node not in bridge]
         world.random_of(injection).shuffle(others)
         one, other = others[: len(others) // 2], others[len(others) // 2 :]
         return _begin(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from quorate.simulation.faults.base import FaultSequence, Setting
+from quorate.simulation.faults.sequences_members import MEMBER_SEQUENCES
 from quorate.simulation.faults.sequences_storage import STORAGE_SEQUENCES
 from quorate.simulation.plan import Injection
 
@@ -129,4 +130,5 @@ SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"partition-isolation", "partition-one-way"}), (3.0, 7.0), _one_after_the_other),
     FaultSequence(frozenset({"coup", "slow-disk"}), (2.0, 6.0), _coups_amid_slow_syncs),
     *STORAGE_SEQUENCES,
+    *MEMBER_SEQUENCES,
 )
