@@ -317,9 +317,20 @@ class Cluster:
         return quorate(*arguments, *endpoints, within_s=within_s)
 
     def members(self) -> Mapping[str, Any] | None:
-        """What `GET /members` says on the node that knows the newest version; None where none answers."""
+        """What `GET /members` says on the node that knows the newest version; None where no member answers."""
         found = [members for node in self.nodes if node.runs() and (members := node.ask("/members")) is not None]
-        return max(found, key=lambda members: int(members["version"]), default=None)
+        # A node that is forming or joining has version 0 and tells what stands in its settings.
+        newest = max(found, key=lambda members: int(members["version"]), default=None)
+        return newest if newest is not None and newest["version"] else None
+
+    def wait_until_it_came(self, number: int) -> None:
+        """Wait until the members know the folder of a node that was added: before that it cannot be promoted."""
+
+        def look() -> bool:
+            members = self.members()
+            return members is not None and any(m["node"] == number and m["incarnation"] for m in members["members"])
+
+        eventually(look, f"node {number} has come")
 
     def wait_settled(self, voters: Sequence[int], learners: Sequence[int] = ()) -> Node:
         """Wait until these are the members, every group has them and every node has caught up; returns the leader."""
@@ -431,6 +442,19 @@ def quorate(*arguments: str, within_s: float = READY_S) -> subprocess.CompletedP
     """Run the command line, as a user does."""
     command = [sys.executable, "-m", "quorate", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=2 * within_s, check=False)
+
+
+def succeed(answer: subprocess.CompletedProcess[str]) -> str:
+    """The output of a command, which must have ended with exit code 0."""
+    assert answer.returncode == 0, f"exit code {answer.returncode}: {answer.stdout}\n{answer.stderr}"
+    return answer.stdout
+
+
+def fail(answer: subprocess.CompletedProcess[str]) -> str:
+    """The error of a command, which must have ended with exit code 1 and without a trace."""
+    assert answer.returncode == 1, f"exit code {answer.returncode}: {answer.stdout}\n{answer.stderr}"
+    assert "Traceback" not in answer.stderr, answer.stderr
+    return answer.stderr
 
 
 def forget(client: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.cluster import Cluster, Node, eventually, pause, quorate
+from tests.processes.cluster import Cluster, Node, eventually, fail, pause, quorate, succeed
 from tests.processes.conftest import MakeCluster
 from tests.processes.writer import Writer, check_nothing_is_lost, read_tree, wait_for_writes, written
 
@@ -18,15 +18,18 @@ pytestmark = pytest.mark.processes
 
 MANY_SEGMENTS = {"storage": {"segment_bytes": 1 << 16, "snapshot_log_bytes": 64 << 20}}
 """Small files of the log, and no snapshot that would let old ones go."""
+FILES = 5
+"""The last two of a log's files may hold nothing yet: one is written, one is a spare."""
 WRITERS = 2
 WINDOW = 4
+PAUSE_S = 0.005
 
 
 def damage(node: Node, chance: random.Random) -> Path:
-    """Flip some bytes in the middle of an old file of a log that nobody has open; returns the file."""
+    """Flip some bytes in the middle of a full file of a log that nobody has open; returns the file."""
     segments = node.segments()
-    assert len(segments) >= 3, f"expected an old segment: {segments}"
-    segment = segments[len(segments) // 2]
+    assert len(segments) >= FILES, f"expected a file that is full: {segments}"
+    segment = segments[1]
     data = bytearray(segment.read_bytes())
     for _ in range(8):
         data[len(data) // 2 + chance.randrange(256)] ^= 0xFF
@@ -49,10 +52,10 @@ def wait_healed(cluster: Cluster, node: Node, former: str) -> None:
 def test_a_damaged_segment_and_then_a_deleted_folder_heal_by_themselves_under_load(make_cluster: MakeCluster) -> None:
     chance = random.Random(4)
     cluster = make_cluster(settings=MANY_SEGMENTS).start()
-    writers = [Writer(cluster, f"writer-{i}", WINDOW) for i in range(WRITERS)]
+    writers = [Writer(cluster, f"writer-{i}", WINDOW, PAUSE_S) for i in range(WRITERS)]
     with written(writers):
         damaged = cluster.followers()[0]
-        eventually(lambda: len(damaged.segments()) >= 4, "the log has several files")
+        eventually(lambda: len(damaged.segments()) >= FILES, "the log has several files")
         former = incarnation(cluster, damaged)
         damaged.kill()
         segment = damage(damaged, chance)
@@ -92,7 +95,7 @@ def test_a_damaged_segment_and_then_a_deleted_folder_heal_by_themselves_under_lo
 
 def test_a_node_that_is_damaged_again_and_again_is_refilled_each_time(make_cluster: MakeCluster) -> None:
     cluster = make_cluster().start()
-    writers = [Writer(cluster, "writer-0", WINDOW)]
+    writers = [Writer(cluster, "writer-0", WINDOW, PAUSE_S)]
     with written(writers):
         for _ in range(3):
             node = cluster.leader()
@@ -124,13 +127,15 @@ def test_while_one_node_is_refilled_another_that_is_damaged_does_not_vote_either
 
         eventually(is_learner, f"node {first.node} is let in as a learner", every_s=0.001)
         first.suspend()
+        # It is out of the groups' voters a moment after the members say so, and does not come back while it sleeps.
+        pause(1)
         groups = keeper.require_status().raw["groups"]
-        if all(first.node not in group["voters"] for group in groups):
+        if all(first.node not in [*group["voters"], *group["old_voters"]] for group in groups):
             break
         first.resume()
         cluster.wait_settled([0, 1, 2])
     else:
-        pytest.skip("SKIPPED: the refill was over each time before the node could be stopped")
+        pytest.skip("the refill was over each time before the node could be stopped: this machine is too fast or busy")
 
     second.kill()
     shutil.rmtree(second.data)
@@ -148,9 +153,10 @@ def test_while_one_node_is_refilled_another_that_is_damaged_does_not_vote_either
     assert why["state"] == "joining" and "another data folder" in why["waiting_for"], why
     answer = cluster.command("status")
     assert answer.returncode == 1 and "NO QUORUM" in answer.stdout, answer
-    answer = cluster.command("member", "list")
-    assert "no leader of the cluster's own group" in answer.stdout, answer
-    assert "another data folder" in answer.stdout, answer
+    # The survivor knows where the others are; a node that is being refilled may not yet.
+    answer = quorate("member", "list", "--endpoint", str(keeper.config.listen.admin))
+    assert "no leader of the cluster's own group" in answer.stdout, answer.stdout
+    assert "another data folder" in answer.stdout, answer.stdout
 
 
 # --- a quorum that is gone for good ----------------------------------------------------------------
@@ -171,8 +177,7 @@ def test_recover_makes_a_cluster_of_the_survivor_that_old_members_cannot_join(ma
     kept_away = returning.data.with_name("kept-away")
     returning.data.rename(kept_away)
 
-    answer = recover(survivor)
-    assert answer.returncode == 0, answer
+    succeed(recover(survivor))
     cluster.start_node(survivor)
     cluster.has_left(returning)
     cluster.has_left(lost)
@@ -200,15 +205,16 @@ def test_recover_makes_a_cluster_of_the_survivor_that_old_members_cannot_join(ma
     for number in (7, 8):
         node = cluster.new_node(number)
         cluster.start_node(node)
-        for command in (("add", str(number), node.peer), ("promote", str(number), "--force")):
-            answer = cluster.command("member", *command)
-            assert answer.returncode == 0, answer
+        succeed(cluster.command("member", "add", str(number), node.peer))
+        cluster.wait_until_it_came(number)
+        cluster.wait_settled(sorted(n.node for n in cluster.nodes if n is not node), [number])
+        succeed(cluster.command("member", "promote", str(number), "--force"))
     cluster.wait_settled([survivor.node, 7, 8])
     assert cluster.client([cluster.node(8)]).get("/kept") == (b"for good", stat)
 
 
 def recover(node: Node, *options: str) -> subprocess.CompletedProcess[str]:
-    return quorate("recover", "--data", str(node.data), *options)
+    return quorate("recover", "--data", str(node.data), "--yes", *options)
 
 
 # --- backups ---------------------------------------------------------------------------------------
@@ -216,28 +222,25 @@ def recover(node: Node, *options: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_backup_taken_under_load_becomes_a_new_cluster(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster = make_cluster().start()
-    writers = [Writer(cluster, f"writer-{i}", WINDOW) for i in range(WRITERS)]
+    writers = [Writer(cluster, f"writer-{i}", WINDOW, PAUSE_S) for i in range(WRITERS)]
     backup = tmp_path / "backup"
     client = cluster.client()
     for number in range(300):
         client.create(f"/before-{number}", b"x" * 1000)
     with written(writers):
         wait_for_writes(writers)
-        answer = cluster.command("snapshot", "save", str(backup))
-        assert answer.returncode == 0, answer
+        succeed(cluster.command("snapshot", "save", str(backup)))
         wait_for_writes(writers)
-    answer = quorate("snapshot", "inspect", str(backup))
-    assert answer.returncode == 0, answer
+    told = succeed(quorate("snapshot", "inspect", str(backup)))
     members = eventually(cluster.members, "a node says who the members are")
-    assert members["cluster_id"] in answer.stdout, answer
+    assert members["cluster_id"] in told
     held = read_tree(cluster, cluster.nodes[0])
     check_nothing_is_lost(cluster, writers)
 
     restored = make_cluster(nodes=1, name=cluster.name)
     [node] = restored.nodes
     refuses_damaged(backup, node, tmp_path)
-    answer = restore(backup, node)
-    assert answer.returncode == 0, answer
+    succeed(restore(backup, node))
     restored.start()
     found = read_tree(restored, node)
     for path in held:
@@ -251,8 +254,7 @@ def test_a_backup_taken_under_load_becomes_a_new_cluster(make_cluster: MakeClust
     # Once more into the same folder is refused, and changes nothing.
     node.stop()
     before = files(node.data)
-    answer = restore(backup, node)
-    assert answer.returncode == 1, answer
+    fail(restore(backup, node))
     assert files(node.data) == before
 
 
@@ -278,8 +280,7 @@ def refuses_damaged(backup: Path, node: Node, folder: Path) -> None:
         damaged = folder / name
         damaged.write_bytes(content)
         for answer in (quorate("snapshot", "inspect", str(damaged)), restore(damaged, node)):
-            assert answer.returncode == 1, (name, answer)
-            assert str(damaged) in answer.stderr and "Traceback" not in answer.stderr, (name, answer)
+            assert str(damaged) in fail(answer), name
         assert files(node.data) == before, name
 
 

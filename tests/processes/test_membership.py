@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ import pytest
 
 from quorate.net.frames import FrameEncoder
 from quorate.net.handshake import WIRE_VERSION, Portrait, RefusalCode, Unwelcome
-from tests.processes.cluster import READY_S, SMALL_STORAGE, Cluster, Node, eventually, pause
+from tests.processes.cluster import READY_S, SMALL_STORAGE, Cluster, Node, eventually, fail, pause, succeed
 from tests.processes.conftest import MakeCluster
 from tests.processes.writer import Writer, check_nothing_is_lost, wait_for_writes, written
 
@@ -28,6 +27,7 @@ LONGER_SECONDS = float(os.environ.get("QUORATE_CRASH_SECONDS", "0"))
 SEED = int(os.environ.get("QUORATE_CRASH_SEED", random.randrange(1 << 32)))
 WRITERS = 2
 WINDOW = 4
+PAUSE_S = 0.005
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(4 * LONGER_SECONDS + 300)]
 
@@ -98,6 +98,7 @@ class Change:
         node = self.cluster.new_node(number)
         self.cluster.start_node(node)
         self._step(before, [number], lambda members: number in roles(members), "member", "add", str(number), node.peer)
+        self.cluster.wait_until_it_came(number)
         self._step(
             [*before, number],
             [],
@@ -152,7 +153,7 @@ def test_members_come_and_go_under_load_and_kill_9(make_cluster: MakeCluster) ->
     print(f"QUORATE_CRASH_SEED={SEED}")
     chance = random.Random(SEED)
     cluster = make_cluster(nodes=1, settings={**SMALL_STORAGE, "limits": {"max_tail_bytes": 1 << 16}}).start()
-    writers = [Writer(cluster, f"writer-{i}", WINDOW) for i in range(WRITERS)]
+    writers = [Writer(cluster, f"writer-{i}", WINDOW, PAUSE_S) for i in range(WRITERS)]
     change = Change(cluster, writers, chance)
     phase = 0
     with written(writers):
@@ -190,8 +191,7 @@ def test_a_removed_node_stays_out_and_comes_back_with_an_empty_folder_only(make_
     client = cluster.client([cluster.nodes[0]])
     client.create("/kept", b"1")
     gone = cluster.node(2)
-    answer = cluster.command("member", "remove", "2", "--force")
-    assert answer.returncode == 0, answer
+    succeed(cluster.command("member", "remove", "2", "--force"))
     cluster.has_left(gone)
     assert gone.exit_code() == 0
     since = len(gone.log_text())
@@ -201,10 +201,10 @@ def test_a_removed_node_stays_out_and_comes_back_with_an_empty_folder_only(make_
 
     again = cluster.new_node(3)
     cluster.start_node(again)
-    answer = cluster.command("member", "add", "3", again.peer)
-    assert answer.returncode == 0, answer
-    answer = cluster.command("member", "promote", "3")
-    assert answer.returncode == 0, answer
+    succeed(cluster.command("member", "add", "3", again.peer))
+    cluster.wait_until_it_came(3)
+    cluster.wait_settled([0, 1], [3])
+    succeed(cluster.command("member", "promote", "3", "--force"))
     cluster.wait_settled([0, 1, 3])
     assert cluster.client([again]).get("/kept")[0] == b"1"
 
@@ -240,8 +240,7 @@ def answering(frame: bytes) -> Iterator[str]:
 
 def members_as_told(cluster: Cluster) -> Any:
     """`quorate member list`, but for what goes on by itself."""
-    answer = cluster.command("member", "list")
-    assert answer.returncode == 0, answer
+    succeed(cluster.command("member", "list"))
     members = eventually(cluster.members, "a node says who the members are")
     return members["version"], members["cluster_id"], roles(members), [m["peer"] for m in members["members"]]
 
@@ -249,11 +248,9 @@ def members_as_told(cluster: Cluster) -> Any:
 def refused(cluster: Cluster, *command: str) -> str:
     """What a change says that is refused with exit code 1, and leaves the members as they were."""
     before = members_as_told(cluster)
-    answer: subprocess.CompletedProcess[str] = cluster.command(*command)
-    assert answer.returncode == 1, answer
-    assert "Traceback" not in answer.stderr, answer
+    said = fail(cluster.command(*command))
     assert members_as_told(cluster) == before
-    return answer.stderr
+    return said
 
 
 def test_a_member_that_cannot_be_added_is_refused_with_the_reason(cluster: Cluster, make_cluster: MakeCluster) -> None:
@@ -300,7 +297,6 @@ def test_a_change_that_would_lose_the_quorum_is_refused_unless_forced(cluster: C
     # Of two voters one could not be reached.
     said = refused(cluster, "member", "remove", str(other.node))
     assert "--force" in said and "quorum" in said, said
-    answer = cluster.command("member", "remove", str(away.node), "--force")
-    assert answer.returncode == 0, answer
+    succeed(cluster.command("member", "remove", str(away.node), "--force"))
     cluster.has_left(away)
     cluster.wait_settled(sorted(node.node for node in cluster.nodes))

@@ -21,7 +21,8 @@ UNKNOWN_OUTCOME = (ConnectionLoss, OperationTimeoutError, SessionExpiredError)
 class Writer:
     """A pipelining client that keeps a ledger of its own znodes; no other writes them."""
 
-    def __init__(self, cluster: Cluster, name: str, window: int = WINDOW) -> None:
+    def __init__(self, cluster: Cluster, name: str, window: int = WINDOW, pause_s: float = 0.0) -> None:
+        """`pause_s` is left between two writes, where a node must not grow much in a long test."""
         self.client = cluster.client()
         self.root = f"/written/{name}"
         self.client.ensure_path(self.root)
@@ -33,6 +34,7 @@ class Writer:
         self.client.ensure_path(self.creates.parent)
         self.counts = [0, 0]
         """Acknowledged and unknown, of former phases' creates."""
+        self._pause_s = pause_s
         self._window_size = window
         self._window = threading.Semaphore(window)
         self._failure: BaseException | None = None
@@ -47,6 +49,8 @@ class Writer:
         while not stopping.is_set() and self._failure is None:
             if not self._window.acquire(timeout=0.1):
                 continue
+            if self._pause_s:
+                stopping.wait(self._pause_s)
             issued += 1
             if issued % 8 == 0:
                 self._issue_create()
