@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from quorate.node.node import Node
 
 PROBE_TIMEOUT_S: Final = 2.0
+PATIENCE_S: Final = 10.0
 SNAPSHOT_TIMEOUT_S: Final = 600.0
 
 
@@ -81,7 +82,7 @@ class Operations:
         node = self._node
         if node.cluster_door is None:
             return _refused("this node is no member of a cluster yet", HTTPStatus.SERVICE_UNAVAILABLE)
-        verdict = judge(node.members, change, node.neighbours.alive(), node.neighbours.lags())
+        verdict = await self._judge(change, patient=not (request.dry_run or request.force))
         refusal = verdict.refusal(request.force)
         lines = list(verdict.lines)
         if refusal is None and isinstance(change, Add):
@@ -96,6 +97,20 @@ class Operations:
                 refusal, unknown = str(error), True
         status = HTTPStatus.SERVICE_UNAVAILABLE if unknown else HTTPStatus.OK
         return _said(verdict, done, version, lines, refusal, status)
+
+    async def _judge(self, change: Add | Promote | Remove, *, patient: bool) -> Verdict:
+        """What soon passes by itself is waited for: an earlier change, a learner that is only just coming."""
+        node = self._node
+        deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
+        while True:
+            verdict = judge(node.members, change, node.neighbours.alive(), node.neighbours.lags())
+            if verdict.refusal(forced=False) is None or not patient or asyncio.get_running_loop().time() > deadline_s:
+                return verdict
+            member = node.members.member(change.node)
+            comes = isinstance(change, Promote) and member is not None and not member.voter
+            if not comes and not node.members.under_way():
+                return verdict
+            await asyncio.sleep(0.1)
 
     async def _look_at_newcomer(self, change: Add) -> tuple[str | None, list[str]]:
         """Who listens at the new address: (why the change is refused, what to say)."""

@@ -1,9 +1,10 @@
 """Leads groups to where the cluster group wants them, and lets in who may come.
 
-Every node runs this, and acts only where it leads: the leader of a group steps it towards
-the goal and reports it settled; the leader of the cluster group forms the list of members,
-takes the steps that follow from one another, and decides about nodes that knock.  All of
-it is repeated until it is so, hence may be lost or done twice.
+Every node runs this.  The leader of a group steps it towards the goal and reports it
+settled; the leader of the cluster group forms the list of members, and takes the steps that
+follow from one another.  Whoever is knocked at asks the cluster group to let the node in: a
+node that lost its data may know no other member.  All of it is repeated until it is so,
+hence may be lost or done twice.
 """
 
 from __future__ import annotations
@@ -78,7 +79,6 @@ class Steering:
         """When each command that still matters, encoded, was submitted last."""
         self._heard_ms: dict[NodeId, int] = {}
         """When each voter was last connected under the incarnation that counts."""
-        self._leads = False
         self._refusal: str | None = None
         """The last one of the cluster group's: the same again is no news."""
         self._told: dict[int, tuple[int, str]] = {}
@@ -93,9 +93,9 @@ class Steering:
         leadership = self._cluster_group.leadership
         leads = leadership.role is Role.LEADER and leadership.ready
         if leads:
-            self._watch_voters(now_ms, began=not self._leads)
             self._decide(now_ms)
-        self._leads = leads
+        self._watch_voters(now_ms)
+        self._answer_knocks(now_ms)
         self._say_where_we_are(now_ms)
 
     # --- as leader of a group ----------------------------------------------------------------
@@ -135,11 +135,6 @@ class Steering:
         step = self._store.next_step()
         if step is not None:
             self._submit(step, now_ms)
-        for knock in [*self._roster.knocks.values()]:
-            if now_ms - knock.at_ms > KNOCK_FRESH_MS:
-                del self._roster.knocks[knock.node]
-            else:
-                self._answer(knock, now_ms)
 
     def _form(self) -> Form:
         members = [
@@ -148,9 +143,18 @@ class Steering:
         ]
         return Form(self._identity.cluster_id, members, sorted(self._groups))
 
-    def _watch_voters(self, now_ms: int, *, began: bool) -> None:
+    # --- as the one who is knocked at --------------------------------------------------------
+
+    def _answer_knocks(self, now_ms: int) -> None:
+        for knock in [*self._roster.knocks.values()]:
+            if now_ms - knock.at_ms > KNOCK_FRESH_MS:
+                del self._roster.knocks[knock.node]
+            else:
+                self._answer(knock, now_ms)
+
+    def _watch_voters(self, now_ms: int) -> None:
         for node, member in self._store.members.items():
-            if began or not member.voter or self._incoming(node) == member.incarnation:
+            if node not in self._heard_ms or not member.voter or self._incoming(node) == member.incarnation:
                 self._heard_ms[node] = now_ms
 
     def _answer(self, knock: Knock, now_ms: int) -> None:
