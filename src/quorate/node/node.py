@@ -239,7 +239,6 @@ class Node:
 
         Where this node belongs to no cluster yet, it serves as soon as it does.
         """
-        self._roster.begin()
         member = self._roster.standing is Standing.MEMBER
         if member:
             await self._start_groups()
@@ -276,12 +275,14 @@ class Node:
             await group.door.start()
 
     def _became_member(self) -> None:
-        """The roster's, from a handshake, or from `begin` before anything runs."""
+        """The roster's, from a handshake or a tick."""
         if self._tick_handle is not None:
             # No message can come before this task's first turn: it has nothing to load.
             self._spawn(self._start_late(), "start-groups")
 
     async def _start_late(self) -> None:
+        if self._groups:
+            return
         await self._start_groups()
         self.neighbours.have_dial_again()
         await self._open_doors()
@@ -333,7 +334,10 @@ class Node:
         try:
             for group in self._groups.values():
                 group.tick(now_ms)
-            if self._steering is not None:
+            if self._steering is None:
+                self._roster.tick(now_ms)
+                self.neighbours.link()
+            else:
                 self._steering.tick(now_ms)
                 self.neighbours.tick(now_ms)
                 self._watch_itself(now_ms)
@@ -502,6 +506,11 @@ class Node:
     def groups(self) -> list[ReplicatedGroup]:
         """None before this node belongs to a cluster."""
         return [*self._groups.values()]
+
+    def remember_addresses(self, others: Mapping[int, str]) -> None:
+        """Where other members are, as an earlier folder of this node knew it."""
+        if not self._identity.addresses:
+            self._identity.remember_addresses(others)
 
     def local_identity(self) -> LocalIdentity:
         return self._roster.local()

@@ -36,6 +36,7 @@ async def start_node(config: NodeConfig, disk: Disk, make: Callable[[], Node]) -
         node: Node | None = None
         try:
             node = make()
+            node.remember_addresses(others)
             await node.start()
             return node
         except DAMAGED as error:
@@ -56,11 +57,15 @@ async def start_node(config: NodeConfig, disk: Disk, make: Callable[[], Node]) -
             raise
 
 
-def _others(config: NodeConfig, disk: Disk) -> set[int]:
-    """The other members: those that the folder last knew of, else those of the settings."""
+def _others(config: NodeConfig, disk: Disk) -> dict[int, str]:
+    """Where the other members are: those that the folder last knew of, else those of the settings."""
     try:
         identity = Identity.load(disk)
     except (DamagedIdentity, IdentityMismatch):
         identity = None
-    known = identity.addresses if identity is not None and identity.addresses else config.members
-    return {node for node in known if node != config.node}
+    if identity is not None and identity.addresses:
+        known = dict(identity.addresses)
+    else:
+        known = {node: str(address) for node, address in config.members.items()}
+    known.pop(config.node, None)
+    return known

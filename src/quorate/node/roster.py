@@ -16,6 +16,7 @@ import enum
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from quorate.consensus.membership import NO_CONFIGURATION, Configuration
 from quorate.consensus.replica import NodeId
@@ -26,6 +27,10 @@ from quorate.services.cluster.store import ClusterStore
 from quorate.storage.identity import Identity, cluster_id_of
 
 _log = logging.getLogger(__name__)
+
+
+ALONE_MS: Final = 1_500
+"""Longer than peers wait between two attempts to reach a node."""
 
 
 class Standing(enum.Enum):
@@ -68,12 +73,13 @@ class Roster:
         self._store = store
         self._release = release
         self._now_ms = now_ms
+        self._began_ms = now_ms()
         self._on_member = on_member
         self._on_removed = on_removed
         self._admins: dict[NodeId, str] = {}
         """Admin addresses that peers came with."""
         self.strangers: dict[NodeId, str] = {}
-        """Peers let in by their cluster id alone, and where they are."""
+        """Peers known by what they said of themselves alone, and where they are."""
         self.knocks: dict[NodeId, Knock] = {}
         """Nodes that were refused for their folder, newest attempt each."""
         self._refusals: dict[NodeId, str] = {}
@@ -85,9 +91,13 @@ class Roster:
         else:
             self.standing = Standing.FORMING
 
-    def begin(self) -> None:
-        """The only first member has nobody to wait for."""
-        if self.standing is Standing.FORMING:
+    def tick(self, now_ms: int) -> None:
+        """The only first member has nobody to wait for.
+
+        But for a moment: where its cluster has grown since, and its folder was lost, the
+        others still know where it is, and tell it by their hellos.
+        """
+        if self.standing is Standing.FORMING and now_ms >= self._began_ms + ALONE_MS:
             self._form_if_all_met()
 
     # --- what it knows -----------------------------------------------------------------------
@@ -121,6 +131,8 @@ class Roster:
     def waiting_for(self) -> str | None:
         """What keeps this node from serving, for people; None for a member."""
         if self.standing is Standing.FORMING:
+            if len(self._config.members) == 1:
+                return "a new cluster of one node is formed unless others say that it exists"
             missing = [
                 f"node {node} ({address})"
                 for node, address in sorted(self._config.members.items())
@@ -192,14 +204,14 @@ class Roster:
     # --- forming -----------------------------------------------------------------------------
 
     def _admit_while_forming(self, peer: PeerIdentity) -> None:
+        if peer.cluster_id:
+            self._adopt(peer)
+            return
         members = self._config.members
         if peer.node not in members:
             raise HandshakeRefused(
                 f"node {peer.node} is not one of the first members {sorted(members)}", RefusalCode.UNKNOWN
             )
-        if peer.cluster_id:
-            self._adopt(peer)
-            return
         if peer.joining:
             raise HandshakeRefused("this cluster has not been formed yet: there is nothing to join", RefusalCode.OTHER)
         met = self._identity.met.get(peer.node)
@@ -239,10 +251,10 @@ class Roster:
     def _admit_while_joining(self, peer: PeerIdentity) -> None:
         if not peer.cluster_id:
             raise HandshakeRefused("neither of us belongs to a cluster yet", RefusalCode.OTHER)
-        if peer.node not in self._config.members:
-            raise HandshakeRefused(f"node {peer.node} is not in [members] of this node's settings", RefusalCode.UNKNOWN)
         if not peer.dialled:
-            # Only an answer to our own hello says that the members know this very folder.
+            # Only an answer to our own hello says that the members know this very folder.  Settings and folder may
+            # know none of the members of today, but these know where this node is.
+            self.strangers[peer.node] = peer.address
             raise HandshakeRefused("this node waits for an answer to its own hello", RefusalCode.OTHER)
         self._identity.join(peer.cluster_id)
         self.standing = Standing.MEMBER
