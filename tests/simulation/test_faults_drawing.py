@@ -63,17 +63,6 @@ def test_only_what_is_enabled_is_drawn() -> None:
     assert draw_injections(1, SETTING, []) == ()
 
 
-def test_no_plan_damages_a_majority() -> None:
-    for nodes in (1, 2, 3, 5):
-        damaged = 0
-        for plan in _plans(100, Setting(nodes, 10, 0.0, 60.0)):
-            targets = {injection.target for injection in plan if injection.fault == "corruption"}
-            assert all(target.isdigit() for target in targets)
-            assert 2 * len(targets) < nodes
-            damaged += bool(targets)
-        assert bool(damaged) == (nodes > 2)
-
-
 @pytest.mark.parametrize(("nodes", "clients"), [(1, 0), (2, 1)])
 def test_small_worlds_bear_every_fault(nodes: int, clients: int) -> None:
     stage = Stage(nodes, clients)
@@ -125,7 +114,7 @@ def test_draws_do_not_depend_on_the_order_of_names_or_on_hashes() -> None:
 
 def run_with_faults(seed: int, duration_s: float) -> Stage:
     """A cluster of three under drawn faults for a while, with clients that write; not healed yet."""
-    stage = Stage(clients=4, seed=seed)
+    stage = Stage(clients=4, seed=seed, spares=2)
     setting = Setting(nodes=3, clients=4, begin_s=0.0, end_s=duration_s)
     stage.world.schedule(draw_injections(seed, setting, list(FAULTS)), FAULTS)
     for client in range(4):
@@ -141,7 +130,7 @@ def test_a_cluster_comes_back_from_everything(seed: int) -> None:
     stage.world.heal()
     stage.pass_time(12)
     assert not stage.violations
-    assert stage.world.up() == [node for node in range(3) if node not in stage.world.refused]
+    stage.wait_for(lambda: not stage.world.operator.unsettled(), within_s=40.0)
     assert stage.cluster.leader() is not None
     assert stage.writes_within(3.0) > 20
 

@@ -202,34 +202,48 @@ def test_a_failed_sync_explains_an_end_only_in_the_life_in_which_it_failed() -> 
     assert [violation.check for violation in stage.violations] == ["node failed"]
 
 
-def test_a_damaged_node_refuses_to_start_and_stays_down() -> None:
+def test_a_damaged_node_sets_its_folder_aside_and_is_filled_again() -> None:
     stage = Stage()
     stage.write_from(0)
     stage.pass_time(3)
     stage.begin("crash", "1", for_s=1.0)
     stage.world.damage(1, segment_path("log", 1), 8 * 70)
-    stage.pass_time(5)
-    assert not stage.cluster.is_up(1)
-    assert stage.world.refused == {1}
-    assert stage.count("nodes refused as damaged") == 1
+    assert not stage.world.operator.may_lose(0) and not stage.world.operator.may_lose(2)
+    stage.pass_time(2)
+    assert stage.count("folders set aside") == 1
+    stage.wait_for(lambda: stage.world.operator.may_lose(0))
+    assert stage.observer.coverage()["refills"] == 2
     stage.world.heal()
-    stage.pass_time(3)
-    assert stage.world.up() == [0, 2]
-    assert stage.count("nodes refused as damaged") == 1
+    stage.wait_for(lambda: not stage.world.operator.unsettled())
+    assert stage.world.up() == [0, 1, 2]
     assert stage.writes_within(1.0) > 5
     assert not stage.violations
 
 
-def test_corruption_never_reaches_a_majority() -> None:
+def test_damage_that_nobody_did_is_a_violation() -> None:
+    stage = Stage()
+    stage.write_from(0)
+    stage.pass_time(3)
+    stage.begin("crash", "1", for_s=1.0)
+    stage.cluster.disks[1].flip_bit(segment_path("log", 1), 8 * 70)
+    stage.pass_time(2)
+    assert [violation.check for violation in stage.violations][:1] == ["node failed"]
+    assert "crc" in stage.violations[0].text.lower() or "segment" in stage.violations[0].text
+
+
+@pytest.mark.parametrize("fault", ["corruption", "wipe"])
+def test_never_so_many_folders_are_lost_that_the_rest_were_no_quorum(fault: str) -> None:
     stage = Stage()
     stage.write_from(0)
     stage.pass_time(2)
-    stage.begin("corruption", "1", 8.0, for_s=0.5)
-    stage.begin("corruption", "2", 8.0, for_s=0.5)
-    stage.begin("corruption", "all", 8.0, for_s=0.5)
-    assert stage.world.damaged == {1}
-    stage.pass_time(5)
+    stage.begin(fault, "1", 8.0 if fault == "corruption" else 1.0, for_s=0.5)
+    stage.begin(fault, "2", 8.0 if fault == "corruption" else 1.0, for_s=0.5)
+    stage.begin(fault, "all", 8.0 if fault == "corruption" else 1.0, for_s=0.5)
+    # The one that is lost already may be lost again.
+    assert stage.count(fault) == 2 and set(stage.world.operator.damaged) <= {1}
     assert stage.cluster.is_up(0) and stage.cluster.is_up(2)
+    stage.pass_time(5)
+    assert stage.world.up() == [0, 1, 2]
     assert not stage.violations
 
 

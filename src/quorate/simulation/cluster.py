@@ -135,13 +135,13 @@ class SimulatedCluster:
         environment = Environment(self.disks[node], machine.wall_ms, machine.clock, random, watch_loop=False)
         hosted = HostedService(SERVICE_GROUP, self._service(node), host_of(node), CLIENT_PORT)
         config = self.config(node)
-        made: list[Node] = []
+        attempts: list[int] = []
 
         def make() -> Node:
-            if made and self.on_set_aside is not None:
+            if attempts and self.on_set_aside is not None:
                 self.on_set_aside(node, self._newest_reason(node))
+            attempts.append(node)
             began = self.nodes[node] = Node(config, environment, [hosted], self._protocols(node))
-            made.append(began)
             began.failed.add_done_callback(lambda failed: self._failed(node, machine, failed.result(), served=True))
             return began
 
