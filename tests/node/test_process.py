@@ -15,6 +15,7 @@ from quorate.consensus.records import SaveState
 from quorate.node import process
 from quorate.node.config import Address, ListenConfig, NodeConfig, StorageConfig
 from quorate.node.process import EXIT_DAMAGED_DATA, EXIT_FAILED, EXIT_OK, EXIT_WRONG_CONFIGURATION, ZOOKEEPER_GROUP
+from quorate.node.roster import ALONE_MS
 from quorate.simulation.disk import SimulatedDisk
 from quorate.simulation.scheduler import Simulation
 from quorate.storage.disk import DiskFull
@@ -41,7 +42,8 @@ def run(disk: SimulatedDisk, meanwhile: Callable[[], None] = lambda: None) -> in
     async def scenario() -> int:
         stopping = asyncio.Event()
         running = asyncio.get_running_loop().create_task(process.run_on(config, disk, stopping))
-        await asyncio.sleep(0.1)
+        # A lone first member forms its cluster a moment after it has started; then it elects itself, which it writes.
+        await asyncio.sleep(ALONE_MS / 1000 + 0.1)
         meanwhile()
         await asyncio.wait([running], timeout=2)
         stopping.set()
