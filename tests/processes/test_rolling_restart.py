@@ -107,7 +107,9 @@ def test_clients_of_other_nodes_keep_their_connections_when_the_leader_stops(clu
             except KazooException as error:
                 failures.append(error)
 
-    with running(write):
+    # So many at once that some write is under way whenever the leader stops.
+    with running(write, count=8):
+        eventually(lambda: client.get("/steady")[1].version > 100, "writes go on")
         assert leader.stop(signal.SIGTERM) == 0
         eventually(lambda: cluster.leader() is not leader, "another node leads")
         before = client.get("/steady")[1].version
