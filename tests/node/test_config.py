@@ -126,7 +126,7 @@ def test_the_message_names_the_file_and_lists_the_problems(tmp_path: Path) -> No
         ({"election_timeout": 400}, "no such setting; did you mean timing.election_timeout_ms?"),
         ({"timing": {"max_connections": 4}}, "no such setting; did you mean limits.max_connections?"),
         ({"timing": {"qqq": 4}}, "known are timing.election_timeout_ms, timing.max_election_timeout_ms"),
-        ({"timing": {"heartbeat_interval_ms": 134}}, "must be at most a third of timing.election_timeout_ms (400)"),
+        ({"timing": {"heartbeat_interval_ms": 101}}, "must be at most a third of timing.election_timeout_ms (300)"),
         ({"timing": {"election_timeout_ms": 400.5}}, "timing.election_timeout_ms = 400.5: must be a whole number"),
         ({"limits": {"max_connections": 0}}, "limits.max_connections = 0: must be a whole number from 1 to 1000000"),
         ({"limits": {"max_connections": "9"}}, 'limits.max_connections = "9": must be a whole number'),

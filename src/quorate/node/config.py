@@ -5,7 +5,7 @@ their fields, so a setting is added in one place.  All that is wrong with a file
 reported together, because mending a file one error at a time is a chore:
 
     node.toml: 2 problems
-      timing.heartbeat_interval_ms = 300: must be at most a third of timing.election_timeout_ms (400), ...
+      timing.heartbeat_interval_ms = 300: must be at most a third of timing.election_timeout_ms (300), ...
       limits.max_conections: no such setting; did you mean limits.max_connections?
 
 A relative `data` folder is relative to the file that names it, not to where the node was
@@ -97,7 +97,7 @@ class ListenConfig:
 class TimingConfig:
     """Milliseconds.  The same on every node of a cluster."""
 
-    election_timeout_ms: int = _number(400, 50, 60_000)
+    election_timeout_ms: int = _number(300, 50, 60_000)
     """A follower stands for election after this long without its leader, and up to as long again by chance."""
     max_election_timeout_ms: int = _number(0, 0, 600_000)
     """Where round trips take long, the election timeout grows with them up to this; 0 for ten times the shortest."""

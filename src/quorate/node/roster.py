@@ -277,7 +277,9 @@ class Roster:
             return
         if member is not None and member.incarnation == peer.incarnation:
             return
-        if member is None and not (not self._store.version and formed_with is not None):
+        if not self._store.version and formed_with is None:
+            raise HandshakeRefused("this node does not know the members yet: another one has to say", RefusalCode.OTHER)
+        if member is None and self._store.version:
             raise HandshakeRefused(
                 f"node {peer.node} is not a member of cluster {self._config.cluster}: "
                 f"add it with `quorate member add {peer.node} {peer.address}`",
