@@ -34,13 +34,13 @@ MUTANTS: Final = (
             Change(
                 _DRIVER,
                 """        await self._log.sync_aside()
-        self._policy.observe((self._clock() - began_s) * 1000)
+        self._synced((self._clock() - began_s) * 1000)
         if not self._failed:
             self._persisted(block)
 """,
                 """        self._persisted(block)
         await self._log.sync_aside()
-        self._policy.observe((self._clock() - began_s) * 1000)
+        self._synced((self._clock() - began_s) * 1000)
 """,
             ),
         ),
