@@ -10,6 +10,11 @@ from typing import Any, TypeVar
 
 from quorate.node.config import LimitsConfig
 from quorate.node.node import Node
+from quorate.node.room import CLUSTER_GROUP
+from quorate.node.roster import RemovedFromCluster
+from quorate.services.cluster.commands import Add, Promote, Remove
+from quorate.services.cluster.door import ChangeRefused, OutcomeUnknown
+from quorate.services.cluster.plan import judge
 from quorate.services.interface import Service
 from quorate.services.zookeeper.service import ZOOKEEPER
 from quorate.services.zookeeper.store import Store
@@ -26,16 +31,24 @@ def endpoint_of(node: int) -> str:
 class WholeNodes(SimulatedCluster):
     """Nodes with ZooKeeper, and one machine for all their clients."""
 
-    def __init__(self, count: int = 3, seed: int = 0, *, limits: LimitsConfig | None = None) -> None:
-        settings = ClusterSettings(count, ZOOKEEPER, limits=limits or LimitsConfig())
+    def __init__(self, count: int = 3, seed: int = 0, *, spares: int = 0, limits: LimitsConfig | None = None) -> None:
+        settings = ClusterSettings(count, ZOOKEEPER, spares=spares, limits=limits or LimitsConfig())
         super().__init__(Simulation(seed), settings, service=self._with_store_at_hand)
         self.random = Random(seed)
         self.stores: dict[int, Store] = {}
+        self.ended: dict[int, BaseException] = {}
+        """Why a node's process ended by itself; only what was removed may."""
+        self.on_end = self._ended
         self._clients = self.simulation.boot(client_host(0), "client-0")
 
     def _with_store_at_hand(self, node: int) -> Service:
         store = self.stores[node] = Store()
         return Service(ZOOKEEPER.name, lambda: store, ZOOKEEPER.create_door)
+
+    def _ended(self, node: int, error: BaseException, served: bool) -> None:
+        if not isinstance(error, RemovedFromCluster):
+            raise error
+        self.ended[node] = error
 
     # --- nodes -------------------------------------------------------------------------------
 
@@ -68,6 +81,48 @@ class WholeNodes(SimulatedCluster):
         for node in list(self.nodes):
             self.stop(node, lambda: None)
         self.wait_for(lambda: not self.nodes or None)
+
+    # --- members -----------------------------------------------------------------------------
+
+    def change(self, change: Add | Promote | Remove, *, limit_s: float = 30.0) -> None:
+        """Have a change decided, as `quorate member` asks for it, and wait until every group has followed."""
+        decided = self.wait_for(lambda: self._try(change), limit_s)
+        self.wait_for(lambda: self.settled(decided) or None, limit_s)
+
+    def _try(self, change: Add | Promote | Remove) -> int | None:
+        """The version that it led to; None where it has to be asked for again."""
+        leader = self.leader(CLUSTER_GROUP)
+        if leader is None:
+            return None
+        node, answers = self.nodes[leader], list[int]()
+
+        async def ask() -> None:
+            verdict = judge(node.members, change, node.neighbours.alive(), node.neighbours.lags())
+            if verdict.refusal(forced=True) is None and node.cluster_door is not None:
+                with contextlib.suppress(ChangeRefused, OutcomeUnknown):
+                    outcome = await node.cluster_door.submit(change)
+                    if outcome.problem is None:
+                        answers.append(outcome.version)
+
+        self.simulation.start(self.machine(leader), ask())
+        self.pass_time(0.1)
+        return answers[0] if answers else None
+
+    def settled(self, version: int = 0) -> bool:
+        """All members serve, know the same members, and every group goes by them."""
+        newest = max((node.members for node in self.nodes.values()), key=lambda store: store.version)
+        if newest.version < version or newest.under_way() or any(m.refilling for m in newest.members.values()):
+            return False
+        serving = [node for node in newest.members if self.group(node) is not None]
+        return len(serving) == len(newest.members) and all(
+            group.replica.configuration() == newest.goal() and group.replica.settled_version() == newest.version
+            for node in serving
+            for group in self.nodes[node].groups()
+        )
+
+    def voters(self) -> list[int]:
+        """Of the service's group, as its leader has them."""
+        return list(self.nodes[self.wait_for_leader()].groups()[0].replica.configuration().voters)
 
     # --- time --------------------------------------------------------------------------------
 
