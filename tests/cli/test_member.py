@@ -133,6 +133,74 @@ def test_list_of_a_cluster_that_is_forming() -> None:
     assert "node 0 is forming: node 2 (x:1) missing" in result.output
 
 
+class Refilled:
+    """Four nodes; node 0 lost its folder, and knows of the members no more than its settings say: `known`."""
+
+    def __init__(self, known: list[int], **about: Any) -> None:
+        self.known = known
+        self.about = {"membership": {"version": 0, "under_way": {}, "cluster_id": None}, **about}
+        self.silent: set[int] = set()
+
+    def status(self, node: int, admins: list[str]) -> Any:
+        if node in self.silent:
+            return None
+        if node:
+            return status_of(node, admins, version=7)
+        status = status_of(node, admins, leader=None, groups=[], **self.about)
+        status["members"] = [m for m in status["members"] if m["node"] in self.known]
+        return status
+
+
+JOINING = {"state": "joining", "waiting_for": "no member has let it in", "cluster_id": None}
+
+
+@pytest.mark.parametrize("about", [{}, JOINING, {**JOINING, "membership": {"version": 9}}])
+@pytest.mark.parametrize(("known", "endpoints"), [([0, 1], [0]), ([0], [0, 2]), ([], [0, 3, 2]), ([0, 1], [2, 0])])
+def test_list_is_not_what_a_node_says_that_is_being_refilled(
+    known: list[int], endpoints: list[int], about: dict[str, Any]
+) -> None:
+    with cluster(Refilled(known, **about).status, nodes=4) as admins:
+        options = [text for endpoint in endpoints for text in ("--endpoint", admins[endpoint])]
+        data = json.loads(member("list", "--json", *options).output)
+    assert (data["version"], data["cluster_id"]) == (7, CLUSTER_ID)
+    assert [(m["node"], m["lag"]) for m in data["members"]] == [(0, None), (1, 1), (2, 3), (3, 5)]
+
+
+def test_list_is_what_a_node_says_that_is_being_refilled_where_nobody_else_answers() -> None:
+    refilled = Refilled([0, 1], **JOINING)
+    refilled.silent = {1, 2, 3}
+    with cluster(refilled.status, nodes=4) as admins:
+        result = member("list", "--endpoint", admins[0], "--endpoint", admins[2])
+    assert result.exit_code == 0, result.output
+    assert "node 0 is joining: no member has let it in" in result.output
+
+
+def test_list_is_what_the_node_says_that_knows_most() -> None:
+    """Node 0 has not heard yet that node 1 was removed, nor that node 3 came."""
+
+    def status(node: int, admins: list[str]) -> Any:
+        status = status_of(node, admins, version=1 if node == 0 else 3)
+        status["members"] = [m for m in status["members"] if m["node"] != (3 if node == 0 else 1)]
+        return None if node == 1 else status
+
+    with cluster(status, nodes=4) as admins:
+        data = json.loads(member("list", "--json", "--endpoint", admins[0]).output)
+        shown = CliRunner().invoke(main, ["status", "--endpoint", admins[0]])
+    assert data["version"] == 3
+    assert [(m["node"], m["lag"] is None) for m in data["members"]] == [(0, False), (2, False), (3, False)]
+    assert "node 1" not in shown.output
+
+
+@pytest.mark.parametrize("other", [{"cluster": "other"}, {"cluster_id": "cd" * 16}])
+def test_a_node_of_another_cluster_is_not_believed(other: dict[str, Any]) -> None:
+    with (
+        cluster(lambda node, admins: status_of(node, admins, version=9, **other), nodes=4) as others,
+        cluster(status_of) as admins,
+    ):
+        data = json.loads(member("list", "--json", "--endpoint", admins[0], "--endpoint", others[3]).output)
+    assert (data["version"], data["cluster"], len(data["members"])) == (1, "lab", 3)
+
+
 # --- changes ---------------------------------------------------------------------------------
 
 

@@ -21,6 +21,9 @@ from quorate.quorums import Joint, Majority, Quorum
 
 ANSWER_TIMEOUT_S = 2.0
 
+MAX_ROUNDS = 3
+"""Of asking the nodes that a better answer names.  One is the rule; more take members that change meanwhile."""
+
 CLUSTER_GROUP = 0
 """The group that decides about the members; the others are services'."""
 
@@ -55,7 +58,7 @@ class ClusterView:
 
     def newest(self) -> NodeStatus:
         """The answer of the node that knows most of the members.  Somebody must have answered."""
-        return max(self.statuses(), key=lambda status: status.membership.version)
+        return max(self.statuses(), key=_knowledge)
 
     def group_ids(self) -> list[int]:
         """Of every group that some node has, the cluster's own last."""
@@ -109,12 +112,14 @@ async def view_members(
             return NodeView(node, None, None, "its admin address is not known yet")
         try:
             answer = await fetch_status(admin, ANSWER_TIMEOUT_S)
+            admins_of(answer.status)
         except NoAnswer as error:
             return NodeView(node, admin, None, str(error))
         status = answer.status
         if (status.cluster, status.node) != (cluster, node):
             return NodeView(node, admin, None, f"node {status.node} of cluster {status.cluster} answers there")
-        if cluster_id and status.cluster_id and status.cluster_id != cluster_id:
+        if not _same_cluster(status, cluster, cluster_id):
+            assert status.cluster_id is not None
             other = f"another cluster by the name of {cluster} (id {status.cluster_id[:8]})"
             return NodeView(node, admin, None, f"node {node} of {other} answers there")
         return NodeView(node, admin, answer)
@@ -123,9 +128,59 @@ async def view_members(
 
 
 async def view_cluster(endpoints: Sequence[Address]) -> ClusterView:
-    """The cluster of the first endpoint (an admin or a ZooKeeper client port) that answers.  Raises NoAnswer."""
-    admin, status = await first_answer(endpoints)
-    return await view_members({**admins_of(status), status.node: admin}, status.cluster, status.cluster_id)
+    """The cluster of the first endpoint (an admin or a ZooKeeper client port) that answers.  Raises NoAnswer.
+
+    Who its members are is the word of the node that knows most (`ClusterView.newest`), of all
+    endpoints and of all nodes that the first one names: one that is being refilled knows only
+    what its settings say.  Nodes that were given as endpoints are in the picture, members or not.
+    """
+    admin, first = await first_answer(endpoints)
+    cluster_id = first.cluster_id
+    admins = {**admins_of(first), first.node: admin}
+    view, others = await asyncio.gather(
+        view_members(admins, first.cluster, cluster_id),
+        _others_among([endpoint for endpoint in endpoints if endpoint not in admins.values()], first),
+    )
+    answered = {node.node: node.admin for node in view.nodes if node.answer is not None and node.admin in endpoints}
+    given = {**others, **answered, first.node: admin}
+    for _ in range(MAX_ROUNDS):
+        # Nodes given and not yet in the picture have to be asked in any case.
+        newest = view.newest() if view.statuses() else first
+        kept = {node.node: node.admin for node in view.nodes if node.node == newest.node}
+        named = {node: address or admins.get(node) for node, address in admins_of(newest).items()}
+        wanted = {**named, **kept, **given}
+        newest_id = newest.cluster_id or cluster_id
+        if (wanted, newest_id) == (admins, cluster_id):
+            break
+        admins, cluster_id = wanted, newest_id
+        view = await view_members(admins, first.cluster, cluster_id)
+    return view
+
+
+async def _others_among(endpoints: Sequence[Address], first: NodeStatus) -> dict[int, Address | None]:
+    """Node -> admin listener of those that answer in time; of two that claim one id, of that which knows more."""
+
+    async def ask(endpoint: Address) -> tuple[Address, NodeStatus] | None:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await _answer_of(endpoint)
+        except (NoAnswer, TimeoutError):
+            return None
+
+    answers = [answer for answer in await asyncio.gather(*map(ask, endpoints)) if answer is not None]
+    answers = [(admin, status) for admin, status in answers if _same_cluster(status, first.cluster, first.cluster_id)]
+    return {status.node: admin for admin, status in sorted(answers, key=lambda answer: _knowledge(answer[1]))}
+
+
+def _same_cluster(status: NodeStatus, cluster: str, cluster_id: str | None) -> bool:
+    """As far as both know: who is forming or joining has no id."""
+    return status.cluster == cluster and not (cluster_id and status.cluster_id and status.cluster_id != cluster_id)
+
+
+def _knowledge(status: NodeStatus) -> tuple[bool, int]:
+    """To compare what nodes know of the members; one that knows only its settings knows least."""
+    version = status.membership.version
+    return status.state == "member" and version > 0, version
 
 
 async def first_answer(endpoints: Sequence[Address]) -> tuple[Address, NodeStatus]:
