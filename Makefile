@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 SOAK_SEED ?= 0
 SOAK_SEEDS ?= 1000
+SOAK_MINUTES ?= 30
 
 .PHONY: help
 help:
@@ -24,6 +25,7 @@ help:
 	@echo "make crash   kill -9 nodes under load for two minutes           (QUORATE_CRASH_SECONDS=600 for longer)"
 	@echo "make mutants put deliberate bugs into the code, one at a time: the simulator must find each (ARGS='--only NAME')"
 	@echo "make soak    many seeds of the simulator, three nodes and five            (SOAK_SEEDS=5000 SOAK_SEED=100000 for others)"
+	@echo "             then full load on three nodes: no election may happen        (SOAK_MINUTES=5 instead of 30)"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make bench   compare with ZooKeeper, speed and failover, and measure memory; needs scripts/install-peers.sh"
@@ -49,6 +51,7 @@ mutants: $(VENV)/.stamp-dev
 soak: $(VENV)/.stamp-dev
 	$(BIN)/quorate simulate --seed $(SOAK_SEED) --seeds $(SOAK_SEEDS) --keep-going $(ARGS)
 	$(BIN)/quorate simulate --nodes 5 --seed $(SOAK_SEED) --seeds $$(( $(SOAK_SEEDS) * 3 / 10 )) --keep-going $(ARGS)
+	$(BIN)/python bench/steady.py --minutes $(SOAK_MINUTES)
 
 .PHONY: lint
 lint: $(VENV)/.stamp-dev
