@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT_S: Final = 2.0
 PATIENCE_S: Final = 10.0
+BARRIER_TIMEOUT_S: Final = 10.0
 SNAPSHOT_TIMEOUT_S: Final = 600.0
 
 
@@ -162,6 +163,13 @@ class Operations:
         groups = self._node.groups()
         if not groups:
             return _refused("this node is no member of a cluster yet", HTTPStatus.SERVICE_UNAVAILABLE)
+        for group in groups:
+            if not await _has_everything(group):
+                return _refused(
+                    f"this node cannot tell whether it has everything: no leader of {group.service_name} answers it "
+                    "(a cluster whose quorum is lost for good is for `quorate recover`)",
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                )
         async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
             infos = [await self._snapshot(group) for group in groups]
         return Stream("application/octet-stream", self._encode(infos))
@@ -191,6 +199,17 @@ class Operations:
             finally:
                 file.close()
         yield encoder.finish()
+
+
+async def _has_everything(group: ReplicatedGroup) -> bool:
+    """Whether this node has applied all that was acknowledged anywhere before this call."""
+    passed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    group.barrier(lambda done: None if passed.done() else passed.set_result(done))
+    try:
+        async with asyncio.timeout(BARRIER_TIMEOUT_S):
+            return await passed
+    except TimeoutError:
+        return False
 
 
 def _read(body: Body, shape: type[_Request]) -> _Request:
