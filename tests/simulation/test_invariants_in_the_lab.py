@@ -74,12 +74,18 @@ def truncate_in_memory(self: Core, position: int) -> None:
 
 
 def commit_by_counting(self: Leader) -> None:
+    """`_advance_commit` without the look at the term."""
     core = self.core
-    held_position = core.quorum.greatest_held(self._match_positions)
+    held_position, former_position = core.quorum.greatest_held(self._match_positions), core.commit_position
     if core.commit(held_position):
+        for entry in core.log.between(max(former_position, core.log.base_position) + 1, held_position):
+            if entry.position > self.opening_position:
+                self.uncommitted_bytes -= len(entry.payload)
         self._begin_wanted_round()
         for progress in self._peers:
             self._tell_commit(progress)
+        if held_position >= self._change_position:
+            self._configuration_committed()
 
 
 def speaks_at_once(*kinds: type) -> Callable[[Core, NodeId, RaftMessage], None]:
