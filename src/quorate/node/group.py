@@ -59,6 +59,8 @@ class ReplicatedGroup:
         self.applied_generation = 0
         self.configuration = replica.configuration().encode()
         """Who decided as of `applied_position`."""
+        self.handing_over = False
+        """`node.handover` is at work."""
         self.held: set[NodeId] = set()
         """Peers that hold, while this node hands its leadership over (`node.handover`)."""
         self.bytes_since_snapshot = 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from quorate.consensus.replica import NodeId, Role, TransferLeadership
+from quorate.consensus.replica import NodeId, TransferLeadership
 from quorate.net.links import Links
 from quorate.node.group import ReplicatedGroup
 from quorate.node.ports import GroupHost
@@ -37,9 +37,21 @@ async def hand_over(
 
     `limit_ms` is the longest election timeout.  The target is one of the group's voters.
     """
-    generation = group.leadership.generation
-    if not (group.leadership.role is Role.LEADER and group.leadership.ready):
+    if not group.leads():
         return "this node does not lead the group"
+    if group.handing_over:
+        return "the leadership is being handed over already"
+    group.handing_over = True
+    try:
+        return await _hand_over(group, host, links, reason, target, limit_ms)
+    finally:
+        group.handing_over = False
+
+
+async def _hand_over(
+    group: ReplicatedGroup, host: GroupHost, links: Links, reason: str, target: NodeId | None, limit_ms: int
+) -> str | None:
+    generation = group.leadership.generation
     began_ms = host.now_ms()
     peers = [peer for peer, link in links.by_peer.items() if link.connected]
     group.held.clear()

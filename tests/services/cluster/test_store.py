@@ -211,6 +211,25 @@ def test_a_swap_is_taken_back_and_the_old_one_stays(voters: int) -> None:
     assert not story.store.leaving and story.store.why_removed(folder(1)) is None
 
 
+@pytest.mark.parametrize("voters", [1, 3])
+def test_a_swap_begins_anew_where_the_new_node_loses_its_folder_in_the_middle(voters: int) -> None:
+    story = Story(voters)
+    story.do(Add(0, 4, address(4), replaces=1))
+    story.come(4)
+    story.settle()
+    story.do(Swap(0, 4))
+    story.do(Refill(4, folder(4, 2), address(4), "10.0.0.4:4181"))
+    # The old one may be needed to decide anything.
+    assert set(story.store.goal().voters) == set(range(1, voters + 1)) and not story.store.leaving
+    assert story.store.goal().learners == {4: folder(4, 2)} and story.store.why_removed(folder(1)) is None
+    story.settle()
+    step = story.store.next_step()
+    assert step == Swap(story.store.version, 4)
+    story.do(step)
+    story.settle()
+    assert set(story.store.goal().voters) == {*range(2, voters + 1), 4}
+
+
 # --- refused ---------------------------------------------------------------------------------
 
 

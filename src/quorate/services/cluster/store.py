@@ -288,9 +288,7 @@ class ClusterStore:
                 self._check_nothing_under_way()
         self._leave(member)
         if returning is not None:
-            del self.leaving[returning.node]
-            del self.removed[returning.incarnation]
-            self._set_voter(returning)
+            self._return(returning)
         self._new_version()
 
     # --- what nodes say of themselves --------------------------------------------------------
@@ -313,15 +311,26 @@ class ClusterStore:
         if not member.voter:
             raise NotAllowed(f"node {member.node} does not vote: its new folder needs no refill")
         self._check_folder(command)
-        if self.voters == [member.node]:
+        taken_back = self.promotion_is_under_way(member.node)
+        returning = self.leaving.get(member.replaces) if taken_back else None
+        if self.voters == [member.node] and returning is None:
             raise NotAllowed(f"node {member.node} is the last voter: there is nobody to refill it from")
-        if not self.promotion_is_under_way(member.node):
+        if not taken_back:
             # A promotion under way waits for the folder that is lost: it would wait for ever.
             self._check_nothing_under_way()
         self.removed[member.incarnation] = member.node
         self.members[member.node] = Member(
-            member.node, command.address, command.admin, command.incarnation, voter=False, refilling=True
+            member.node,
+            command.address,
+            command.admin,
+            command.incarnation,
+            voter=False,
+            refilling=returning is None,
+            replaces=NOBODY if returning is None else returning.node,
         )
+        if returning is not None:
+            # Without it the rest may be no quorum; the swap begins anew.
+            self._return(returning)
         self._new_version()
 
     def _moved(self, command: Moved) -> None:
@@ -411,6 +420,12 @@ class ClusterStore:
             # The id may come to mean another node.
             if other.replaces == member.node and not other.voter:
                 self.members[other.node] = replace(other, replaces=NOBODY)
+
+    def _return(self, member: Member) -> None:
+        """A member that was leaving stays a voter after all."""
+        del self.leaving[member.node]
+        del self.removed[member.incarnation]
+        self._set_voter(member)
 
     def _new_version(self) -> None:
         self.version += 1
