@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from tests.mutants import node, raft_elections, raft_log, reads, storage, zookeeper_door, zookeeper_store
+from tests.mutants import (
+    membership,
+    node,
+    raft_elections,
+    raft_log,
+    reads,
+    repair,
+    storage,
+    transfer,
+    zookeeper_door,
+    zookeeper_store,
+)
 from tests.mutants.mutant import Mutant
 
 ALL: Final[tuple[Mutant, ...]] = (
@@ -15,6 +26,9 @@ ALL: Final[tuple[Mutant, ...]] = (
     *reads.MUTANTS,
     *storage.MUTANTS,
     *node.MUTANTS,
+    *membership.MUTANTS,
+    *transfer.MUTANTS,
+    *repair.MUTANTS,
     *zookeeper_store.MUTANTS,
     *zookeeper_door.MUTANTS,
 )
