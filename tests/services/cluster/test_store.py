@@ -104,6 +104,41 @@ def test_remove() -> None:
     story.come(3, number=2)
 
 
+def test_a_folder_of_an_earlier_membership_is_told_the_truth() -> None:
+    story = Story(3)
+    story.do(Remove(0, 3))
+    story.settle()
+    assert str(story.store.why_removed(folder(3))) == (
+        "node 3 was removed from the cluster; to come back it needs an empty folder and to be added again"
+    )
+    story.do(Add(0, 3, address(3)))
+    assert str(story.store.why_removed(folder(3))) == (
+        "this data folder is of an earlier membership of node 3, which was removed from the cluster and added again: "
+        "it needs an empty folder"
+    )
+    story.come(3, number=2)
+    assert "the node has come with another one since" in str(story.store.why_removed(folder(3)))
+    assert story.store.why_removed(folder(3, 2)) is None
+
+
+def test_the_former_folder_of_a_learner_is_refused_for_ever() -> None:
+    story = Story(3)
+    story.do(Add(0, 4, address(4)))
+    story.come(4)
+    assert not story.store.removed, "it came for the first time"
+    assert not story.tell(Bind(4, folder(4), address(4), voter(4).admin)).changed
+    story.come(4, number=2)
+    assert story.store.removed == {folder(4): 4}
+    assert story.store.why_removed(folder(4)) == (
+        "this data folder of node 4 was given up: the node has come with another one since"
+    )
+    assert "it needs an empty one" in story.refused(Bind(4, folder(4), address(4), ""))
+    assert story.store.why_removed(folder(4, 2)) is None
+    story.settle()
+    story.do(Promote(0, 4))
+    assert story.store.goal().voters[4] == folder(4, 2)
+
+
 def test_a_replacement_goes_on_by_itself() -> None:
     story = Story(3)
     story.do(Add(0, 4, address(4), replaces=3))

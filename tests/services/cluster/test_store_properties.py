@@ -133,7 +133,9 @@ def spelled_out(store: ClusterStore, move: AnyCommand | str) -> list[AnyCommand]
 
 
 def never_trusted_again(before: ClusterStore, now: ClusterStore, command: AnyCommand) -> set[str]:
-    """Incarnations that voted before a command and do not after it, as far as they must not come back."""
+    """Incarnations that counted before a command and do not after it, as far as they must not come back."""
+    if isinstance(command, Bind):
+        return {*before.goal().learners.values()} - {*now.goal().learners.values()}
     if isinstance(command, Recover | Refill | Remove | Swap):
         return {*before.goal().voters.values()} - {*now.goal().voters.values()}
     return set()
@@ -162,7 +164,7 @@ def test_any_commands(voters: int, told: list[AnyCommand | str]) -> None:
             assert never_trusted_again(before, store, command) <= store.removed.keys()
             back = before.removed.keys() - store.removed.keys()
             assert all(store.members[before.removed[incarnation]].voter for incarnation in back)
-            assert not back or move == TAKE_BACK or isinstance(command, Remove)
+            assert not back or move == TAKE_BACK or isinstance(command, Remove | Refill)
         # The replica goes on from a snapshot, so whatever that forgets shows.
         slices = replica.snapshot()
         loader = (replica := ClusterStore()).restore()

@@ -83,7 +83,7 @@ class ClusterStore:
         self.leaving: dict[int, Member] = {}
         """Removed, but some group has not reached the version: they may still be needed to decide."""
         self.removed: dict[str, int] = {}
-        """Incarnations that voted, or were members, and never will be again, and whose they were."""
+        """Incarnations that members had, and never will have again, and whose they were."""
         self.reached: dict[int, int] = {}
         """Each group's settled version."""
         self._handlers: Final[dict[type[AnyCommand], Callable[..., None]]] = {
@@ -141,7 +141,13 @@ class ClusterStore:
         node = self.removed.get(incarnation)
         if node is None or any(member.incarnation == incarnation for member in self.leaving.values()):
             return None
-        if node in self.members:
+        member = self.members.get(node)
+        if member is not None and not member.incarnation:
+            return (
+                f"this data folder is of an earlier membership of node {node}, which was removed from the cluster and "
+                "added again: it needs an empty folder"
+            )
+        if member is not None:
             return f"this data folder of node {node} was given up: the node has come with another one since"
         return f"node {node} was removed from the cluster; to come back it needs an empty folder and to be added again"
 
@@ -302,6 +308,9 @@ class ClusterStore:
             member, incarnation=command.incarnation, address=command.address, admin=command.admin
         )
         if command.incarnation != member.incarnation:
+            if member.incarnation:
+                # Nothing counts what a folder says that no configuration names: it must not come in again either.
+                self.removed[member.incarnation] = member.node
             self._new_version()
 
     def _refill(self, command: Refill) -> None:
