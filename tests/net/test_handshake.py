@@ -50,7 +50,7 @@ def refusal(handshake: Handshake, body: bytes) -> HandshakeRefused:
 
 def test_members_of_one_cluster_welcome_each_other() -> None:
     formation = {0: incarnation(0), 1: incarnation(1)}
-    zero = RememberingGate(identity(0, cluster_id=CLUSTER_ID, formation=formation))
+    zero = RememberingGate(identity(0, cluster_id=CLUSTER_ID, formation=formation, first_members=[0, 1]))
     one = RememberingGate(identity(1, release="0.9", joining=True))
     said, welcome = one.handshake.accept(encode(zero.handshake.hello(1, Purpose.MESSAGES)))
     assert (said.node, said.purpose) == (0, Purpose.MESSAGES)
@@ -66,6 +66,7 @@ def test_members_of_one_cluster_welcome_each_other() -> None:
             address="10.0.0.1:7400",
             release=__version__,
             joining=False,
+            first_members=[0, 1],
             dialled=False,
         )
     ]
@@ -79,6 +80,7 @@ def test_members_of_one_cluster_welcome_each_other() -> None:
             address="10.0.0.2:7400",
             release="0.9",
             joining=True,
+            first_members=[],
             dialled=True,
         )
     ]

@@ -82,15 +82,15 @@ def test_a_node_joins_durably_and_only_one_cluster() -> None:
 def test_addresses_are_remembered_and_written_only_where_they_changed() -> None:
     disk = SimulatedDisk()
     identity = Identity.open(disk, "paris", 3, OWN)
-    identity.remember_addresses({2: "b:4181", 1: "a:4181"})
+    identity.remember_members({2: "b:4181", 1: "a:4181"}, [2, 1])
     syncs = disk.sync_count
-    identity.remember_addresses({1: "a:4181", 2: "b:4181"})
+    identity.remember_members({1: "a:4181", 2: "b:4181"}, [2, 1])
     identity.join(CLUSTER)
     assert disk.sync_count == syncs + 2
     identity.join(CLUSTER)
-    identity.remember_addresses({1: "a:4181", 2: "b:4181"})
+    identity.remember_members({1: "a:4181", 2: "b:4181"}, [2, 1])
     assert disk.sync_count == syncs + 2
-    identity.remember_addresses({2: "c:4181"})
+    identity.remember_members({2: "c:4181"}, [2, 1])
     for seed in range(10):
         again = reloaded(crashed(disk, Random(seed)))
         assert (again.addresses, again.cluster_id) == ({2: "c:4181"}, CLUSTER)

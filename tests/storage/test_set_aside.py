@@ -13,7 +13,7 @@ import pytest
 from quorate.consensus.records import SaveState
 from quorate.simulation.disk import SimulatedDisk
 from quorate.storage.disk import Disk, DiskFull
-from quorate.storage.identity import DamagedIdentity, Identity, UnfinishedRecovery
+from quorate.storage.identity import FILE_NAME, DamagedIdentity, Identity, UnfinishedRecovery
 from quorate.storage.log import Log
 from quorate.storage.moves import UNFINISHED, Moves, Purpose, begin
 from quorate.storage.real_disk import LOCK_NAME, RealDisk
@@ -42,7 +42,7 @@ def in_use(disk: AnyDisk) -> AnyDisk:
 
     async def write() -> None:
         log, _ = Log.open(disk, segment_bytes=600)
-        Identity.open(disk, "paris", 3, OLD)
+        Identity.open(disk, "paris", 3, OLD).join("c" * 32)
         for position in range(1, 12):
             log.append(0, [SaveState(b"voted"), entry(position, bytes(60))])
             log.commit()
@@ -179,3 +179,14 @@ def test_a_recovery_that_was_interrupted_is_not_set_aside() -> None:
     ):
         with pytest.raises(UnfinishedRecovery, match=r"run the same `quorate recover`.* again.*before-recovery-1/"):
             refused()
+
+
+def test_a_folder_that_belonged_to_no_cluster_has_lost_nothing() -> None:
+    disk = SimulatedDisk()
+    Identity.open(disk, "paris", 3, OLD)
+    set_aside(disk, WHY)
+    assert not was_set_aside(disk)
+    file = disk.open(f"damaged-1/{FILE_NAME}")
+    file.truncate(10)
+    file.close()
+    assert was_set_aside(disk)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
 
@@ -88,6 +88,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """Every first member's incarnation, from one who took part in forming the cluster; else empty."""
     joining: bool = False
     """The node waits to be let into a cluster that exists: it does not help to form one."""
+    first_members: list[int] = []
+    """While it helps to form one: who takes part, by its settings."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -101,6 +103,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     address: str
     formation: dict[int, str]
     joining: bool = False
+    first_members: list[int] = []
 
 
 class Unwelcome(msgspec.Struct, frozen=True, tag="unwelcome"):
@@ -151,6 +154,7 @@ class LocalIdentity:
     cluster_id: str = ""
     formation: Mapping[int, str] = field(default_factory=dict)
     joining: bool = False
+    first_members: Sequence[int] = ()
     release: str = __version__
 
 
@@ -166,6 +170,7 @@ class PeerIdentity:
     address: str
     release: str
     joining: bool
+    first_members: Sequence[int]
     dialled: bool
     """True where it answered our hello."""
 
@@ -202,6 +207,7 @@ def greet(local: LocalIdentity, to_node: int, purpose: Purpose) -> Hello:
         address=local.address,
         formation=dict(local.formation),
         joining=local.joining,
+        first_members=list(local.first_members),
     )
 
 
@@ -251,6 +257,7 @@ class Handshake:
             address=local.address,
             formation=dict(local.formation),
             joining=local.joining,
+            first_members=list(local.first_members),
         )
         return hello, welcome
 
@@ -294,6 +301,7 @@ class Handshake:
             address=said.address,
             release=said.release,
             joining=said.joining,
+            first_members=said.first_members,
             dialled=dialled,
         )
         try:

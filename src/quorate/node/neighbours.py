@@ -11,7 +11,7 @@ from quorate.node.group import ReplicatedGroup
 from quorate.node.ports import GroupHost
 from quorate.node.room import CLUSTER_GROUP
 from quorate.node.roster import Roster, as_endpoint
-from quorate.node.wire import Positions
+from quorate.node.wire import Met, Positions
 
 POSITIONS_INTERVAL_MS = 500
 
@@ -33,7 +33,7 @@ class Neighbours:
         self._groups = groups
         self._host = host
         self.unheeded: frozenset[tuple[NodeId, int]] = frozenset()
-        """(peer, group): it votes there under another incarnation than it comes with, so nothing of it counts."""
+        """(peer, group): it is known there under another incarnation than it comes with, so nothing of it counts."""
         self._positions: dict[NodeId, dict[int, int]] = {}
         """How far each connected peer has applied each group, as it said last."""
         self._tell_ms = 0
@@ -55,14 +55,23 @@ class Neighbours:
         for peer in self._roster.addresses():
             self._listener.disconnect(peer)
 
+    def tell_met(self) -> None:
+        """While a cluster forms, the first members tell each other whom they have met."""
+        met = self._roster.met()
+        if met is not None:
+            for link in self._links.by_peer.values():
+                link.queue((CLUSTER_GROUP, Met(met)))
+            self._host.schedule()
+
     def heed(self) -> None:
         """Find out anew what of whom counts where: a configuration changed, or a peer connected."""
         unheeded = []
         for group_id, group in self._groups.items():
             configuration = group.replica.configuration()
             for peer in configuration.members:
-                voting_as, connected_as = configuration.incarnation(peer), self._listener.incarnation_of(peer)
-                if voting_as is not None and connected_as is not None and voting_as != connected_as:
+                known_as = configuration.incarnation(peer) or configuration.learners.get(peer)
+                connected_as = self._listener.incarnation_of(peer)
+                if connected_as is not None and connected_as != known_as:
                     unheeded.append((peer, group_id))
         self.unheeded = frozenset(unheeded)
 

@@ -30,7 +30,7 @@ from quorate.net.connection import Direction
 from quorate.net.handshake import Handshake, HandshakeRefused, LocalIdentity
 from quorate.net.links import Links
 from quorate.net.listener import PeerListener
-from quorate.net.transfer import Offer, TransferFailed, TransferReceiver, send_snapshot
+from quorate.net.transfer import DoubtfulSnapshot, Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.node.admin import AdminListener, AdminPages, observing_pages
 from quorate.node.config import NodeConfig
 from quorate.node.driver import Driver
@@ -45,7 +45,7 @@ from quorate.node.self_watch import SelfWatch
 from quorate.node.snapshot_header import read_header
 from quorate.node.snapshotting import DamagedData, Snapshotter
 from quorate.node.steering import Steering
-from quorate.node.wire import Forward, ForwardRefused, Held, Hold, HoldEnded, Note, Positions, Room, items_decoder
+from quorate.node.wire import Forward, ForwardRefused, Held, Hold, HoldEnded, Met, Note, Positions, Room, items_decoder
 from quorate.services.cluster.door import ClusterDoor
 from quorate.services.cluster.store import ClusterStore
 from quorate.services.interface import DoorConfig, Service
@@ -59,6 +59,7 @@ from quorate.storage.sync_policy import SyncPolicy
 _log = logging.getLogger(__name__)
 
 TICK_INTERVAL_S = 0.05
+LINK_INTERVAL_MS = 250
 MAX_STOP_WAIT_MS = 800
 MAX_PEER_FRAME_BYTES = 256 << 20
 """Above what one flush may hold for a peer: `limits.max_bytes_in_flight` and one entry more."""
@@ -98,6 +99,7 @@ class Node:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._serving = False
+        self._link_ms = 0
 
         disk = environment.disk
         known = Identity.load(disk) is not None
@@ -105,6 +107,10 @@ class Node:
         self._log, recovery = Log.open(disk, segment_bytes=config.storage.segment_bytes)
         if known and recovery.fresh:
             raise DamagedData("this data folder has been in use, but its log is gone: what the node voted is forgotten")
+        if not known and recovery.groups:
+            raise DamagedData(
+                "the log belongs to a node, but its identity is gone: of which cluster it is, nobody knows"
+            )
         # Only now, so that a first start which is cut short leaves no identity without a log.
         self._identity = Identity.open(disk, config.cluster, config.node, self._random_hex())
         if recovery.torn is not None:
@@ -334,9 +340,12 @@ class Node:
         try:
             for group in self._groups.values():
                 group.tick(now_ms)
+            if now_ms >= self._link_ms:
+                self._link_ms = now_ms + LINK_INTERVAL_MS
+                self.neighbours.link()
+                self.neighbours.tell_met()
             if self._steering is None:
                 self._roster.tick(now_ms)
-                self.neighbours.link()
             else:
                 self._steering.tick(now_ms)
                 self.neighbours.tick(now_ms)
@@ -391,6 +400,8 @@ class Node:
         group = self._groups.get(group_id)
         if isinstance(message, Room):
             self._room.hear(peer, message.full)
+        elif isinstance(message, Met):
+            self._roster.hear_met(peer, self._listener.incarnation_of(peer), message.met)
         elif isinstance(message, Positions):
             self.neighbours.hear_positions(peer, message)
         elif group is None or not self._serving:
@@ -435,10 +446,10 @@ class Node:
 
     async def _sending(self, group_id: int, wanted: SendSnapshot) -> None:
         sent: int | None = None
+        info = self._snapshotter.newest(group_id)
         try:
-            info = self._snapshots.newest(group_id)
             if info is None:
-                raise TransferFailed("there is no snapshot yet")
+                raise DoubtfulSnapshot("there is none that could be sent yet")
             _log.info("sending node %d the snapshot of group %d at position %d", wanted.to, group_id, info.position)
             link = self._links.by_peer.get(wanted.to)
             if link is None:
@@ -456,6 +467,8 @@ class Node:
             self._watch.metrics.snapshots_sent += 1
         except (TransferFailed, HandshakeRefused, OSError) as error:
             _log.warning("a snapshot did not reach node %d: %s", wanted.to, error)
+            if isinstance(error, DoubtfulSnapshot):
+                await self._snapshotter.verify(self._groups[group_id], info)
         self._driver.step(group_id, SnapshotSent(wanted.to, sent))
 
     async def _snapshot_arrived(self, peer: int, offer: Offer) -> None:
@@ -489,8 +502,8 @@ class Node:
     # --- admin -------------------------------------------------------------------------------
 
     def start_snapshots(self) -> dict[str, Any]:
-        """Start a snapshot of every group now (`POST /snapshot`)."""
-        return {"started": [group.group_id for group in self._groups.values() if self._snapshotter.start(group)]}
+        """Have a snapshot of every group taken, one after another (`POST /snapshot`)."""
+        return {"started": self._snapshotter.ask(self._groups)}
 
     def start_snapshot(self, group: ReplicatedGroup) -> bool:
         """Start one of the group; False where that cannot be now."""
@@ -510,7 +523,7 @@ class Node:
     def remember_addresses(self, others: Mapping[int, str]) -> None:
         """Where other members are, as an earlier folder of this node knew it."""
         if not self._identity.addresses:
-            self._identity.remember_addresses(others)
+            self._identity.remember_members(others, [])
 
     def local_identity(self) -> LocalIdentity:
         return self._roster.local()
@@ -586,6 +599,7 @@ class Node:
                     "refilling": member is not None and member.refilling,
                     "leaving": node in store.leaving,
                     "incarnation": member.incarnation if member is not None else "",
+                    "replaces": member.replaces if member is not None and member.replaces in known else None,
                 }
             )
         return described

@@ -85,6 +85,8 @@ class Operations:
             return _refused("this node is no member of a cluster yet", HTTPStatus.SERVICE_UNAVAILABLE)
         verdict = await self._judge(change, patient=not (request.dry_run or request.force))
         refusal = verdict.refusal(request.force)
+        # What was judged is what is decided: had the members changed meanwhile, it might cost something else.
+        change = msgspec.structs.replace(change, expected=change.expected or node.members.version)
         lines = list(verdict.lines)
         if refusal is None and isinstance(change, Add):
             refusal, more = await self._look_at_newcomer(change)

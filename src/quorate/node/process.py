@@ -15,7 +15,7 @@ from quorate.node.config import NodeConfig
 from quorate.node.descriptors import fit_connections
 from quorate.node.environment import Environment
 from quorate.node.node import HostedService, Node
-from quorate.node.repair import DAMAGED, start_node
+from quorate.node.repair import DAMAGED, can_be_refilled, start_node
 from quorate.node.roster import RemovedFromCluster
 from quorate.services.zookeeper.service import ZOOKEEPER
 from quorate.storage.disk import Disk
@@ -107,9 +107,9 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
         return _explain("cannot start", error)
     gc.collect()
     gc.freeze()
-    _log.info(
-        "serving ZooKeeper clients on %s, peers on %s, admin on %s", listen, config.listen.peer, config.listen.admin
-    )
+    # Before it belongs to a cluster, it serves its peers and its operators only, and says so itself.
+    clients = f"ZooKeeper clients on {listen}, " if node.groups() else ""
+    _log.info("serving %speers on %s, admin on %s", clients, config.listen.peer, config.listen.admin)
     node.failed.add_done_callback(lambda _: stopping.set())
     await stopping.wait()
     failure = node.failed.result() if node.failed.done() else None
@@ -121,6 +121,9 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
         return await _stop(node)
     code = _explain("this node stops", failure)
     await _stop(node)
+    if code == EXIT_DAMAGED_DATA and can_be_refilled(config, disk):
+        _log.error("started again, this node sets the damaged data aside, and the others refill it")
+        return EXIT_FAILED
     return code
 
 

@@ -28,23 +28,25 @@ DAMAGED = (CorruptLog, CorruptSnapshot, DamagedData, DamagedIdentity, InvalidSta
 async def start_node(config: NodeConfig, disk: Disk, make: Callable[[], Node]) -> Node:
     """Make a node and start it; where its folder is damaged, set that aside and do so with an empty one.
 
-    Raises what is damaged where this is the only node, which nobody could refill; and
+    Raises what is damaged where this is the only voter, which nobody could refill; and
     whatever else `Node` and `Node.start` raise.
     """
-    others = _others(config, disk)
+    others = other_members(config, disk)
+    refillable, begins_anew = can_be_refilled(config, disk), False
     while True:
         node: Node | None = None
         try:
             node = make()
-            node.remember_addresses(others)
+            if begins_anew:
+                node.remember_addresses(others)
             await node.start()
             return node
         except DAMAGED as error:
             if node is not None:
                 await node.stop()
-            if not others:
+            if not refillable:
                 raise
-            folder = set_aside(disk, str(error))
+            folder, begins_anew = set_aside(disk, str(error)), True
             _log.error(
                 "damaged data: %s; it was set aside in %s, and this node begins anew: the others let it in as a "
                 "learner, fill it, and have it vote again (docs/operations.md)",
@@ -57,15 +59,26 @@ async def start_node(config: NodeConfig, disk: Disk, make: Callable[[], Node]) -
             raise
 
 
-def _others(config: NodeConfig, disk: Disk) -> dict[int, str]:
+def other_members(config: NodeConfig, disk: Disk) -> dict[int, str]:
     """Where the other members are: those that the folder last knew of, else those of the settings."""
-    try:
-        identity = Identity.load(disk)
-    except (DamagedIdentity, IdentityMismatch):
-        identity = None
+    identity = _identity(disk)
     if identity is not None and identity.addresses:
         known = dict(identity.addresses)
     else:
         known = {node: str(address) for node, address in config.members.items()}
     known.pop(config.node, None)
     return known
+
+
+def can_be_refilled(config: NodeConfig, disk: Disk) -> bool:
+    """Whether other nodes vote, as far as the folder knows, else as the settings say."""
+    identity = _identity(disk)
+    voters = set(identity.voters) if identity is not None else set()
+    return bool((voters or set(config.members)) - {config.node})
+
+
+def _identity(disk: Disk) -> Identity | None:
+    try:
+        return Identity.load(disk)
+    except (DamagedIdentity, IdentityMismatch):
+        return None

@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 ALONE_MS: Final = 1_500
 """Longer than peers wait between two attempts to reach a node."""
+TRY_ANOTHER_MS: Final = 3_000
+"""How long a node that cannot be reached is looked for at one address, before another one is tried."""
 
 
 class Standing(enum.Enum):
@@ -82,6 +84,10 @@ class Roster:
         """Peers known by what they said of themselves alone, and where they are."""
         self.knocks: dict[NodeId, Knock] = {}
         """Nodes that were refused for their folder, newest attempt each."""
+        self._met_by: dict[NodeId, Mapping[NodeId, str]] = {}
+        """While forming: whom each first member says that it has met."""
+        self._said_at: dict[NodeId, str] = {}
+        """Where peers that were let in said they are."""
         self._refusals: dict[NodeId, str] = {}
         """Why peers refuse this node, for people."""
         if identity.cluster_id:
@@ -114,11 +120,15 @@ class Roster:
     def addresses(self) -> dict[NodeId, str]:
         """Where the other nodes' peer listeners are, as far as this node knows."""
         store = self._store
+        by_settings = {node: str(address) for node, address in self._config.members.items()}
         if store.version:
             known = {node: member.address for node, member in {**store.leaving, **store.members}.items()}
         else:
-            known = {node: str(address) for node, address in self._config.members.items()}
-            known.update(self._identity.addresses)
+            known = {**by_settings, **self._identity.addresses}
+        if self._now_ms() // TRY_ANOTHER_MS % 2:
+            # Nodes may have moved while this one was down: what was decided and what the settings say take turns.
+            known.update({node: by_settings[node] for node in known if node in by_settings})
+        known.update({node: address for node, address in self._said_at.items() if node in known})
         known = {**self.strangers, **known}
         known.pop(self.node, None)
         return dict(sorted(known.items()))
@@ -138,7 +148,9 @@ class Roster:
                 for node, address in sorted(self._config.members.items())
                 if node != self.node and node not in self._identity.met
             ]
-            return f"a new cluster is formed once all its first members have met: {', '.join(missing)} missing"
+            what = f"{', '.join(missing)} missing" if missing else "some of the others have not met each other yet"
+            refusals = "".join(f"; {refusal}" for refusal in sorted(set(self._refusals.values())))
+            return f"a new cluster is formed once all its first members have met: {what}{refusals}"
         if self.standing is Standing.JOINING:
             return "; ".join(sorted(set(self._refusals.values()))) or "no member has been reached yet"
         return None
@@ -155,7 +167,8 @@ class Roster:
                 del self.knocks[node]
         if self.standing is Standing.MEMBER and self.node in store.members:
             try:
-                self._identity.remember_addresses({node: member.address for node, member in store.members.items()})
+                addresses = {node: member.address for node, member in store.members.items()}
+                self._identity.remember_members(addresses, store.voters)
             except OSError as error:
                 _log.warning("the members' addresses cannot be written down for the next start: %s", error)
 
@@ -174,6 +187,7 @@ class Roster:
             release=self._release,
             formation=identity.formation,
             joining=self.standing is Standing.JOINING,
+            first_members=sorted(config.members) if self.standing is Standing.FORMING else (),
         )
 
     def admit(self, peer: PeerIdentity) -> None:
@@ -187,12 +201,14 @@ class Roster:
         else:
             self._admit_newcomer(peer)
         self._admins[peer.node] = peer.admin
+        self._said_at[peer.node] = peer.address
         self._refusals.pop(peer.node, None)
 
     def refused_by(self, peer: NodeId, code: RefusalCode, cluster_id: str, reason: str) -> None:
         self._refusals[peer] = f"node {peer}: {reason}"
-        if self.standing is Standing.FORMING and cluster_id:
-            # Whoever has a cluster id has met all first members, and this folder was not among theirs.
+        not_known = code in (RefusalCode.OTHER_FOLDER, RefusalCode.UNKNOWN)
+        if self.standing is Standing.FORMING and cluster_id and not_known:
+            # The first members have all met already, and this folder was not among theirs.
             _log.warning(
                 "node %d belongs to a cluster that exists and does not know this data folder: waiting to be let in",
                 peer,
@@ -212,6 +228,12 @@ class Roster:
             raise HandshakeRefused(
                 f"node {peer.node} is not one of the first members {sorted(members)}", RefusalCode.UNKNOWN
             )
+        if sorted(peer.first_members) != sorted(members) and not peer.joining:
+            raise HandshakeRefused(
+                f"the settings of node {peer.node} name the first members {sorted(peer.first_members)}, those of node "
+                f"{self.node} {sorted(members)}: give all of them the same [members]",
+                RefusalCode.INCOMPATIBLE,
+            )
         if peer.joining:
             raise HandshakeRefused("this cluster has not been formed yet: there is nothing to join", RefusalCode.OTHER)
         met = self._identity.met.get(peer.node)
@@ -225,11 +247,26 @@ class Roster:
             )
         self._form_if_all_met()
 
+    def hear_met(self, peer: NodeId, incarnation: str | None, met: Mapping[NodeId, str]) -> None:
+        """A first member, connected under this incarnation, says whom it has met and written down."""
+        if self.standing is Standing.FORMING and self._identity.met.get(peer) == incarnation:
+            self._met_by[peer] = met
+            self._form_if_all_met()
+
+    def met(self) -> dict[NodeId, str] | None:
+        """What to tell the other first members; None where there is no cluster to be formed."""
+        return dict(self._identity.met) if self.standing is Standing.FORMING else None
+
     def _form_if_all_met(self) -> None:
+        """Where all have met all, and have written it down, nobody can ever help to form another cluster."""
         config, identity = self._config, self._identity
         formation = {**identity.met, config.node: identity.incarnation}
-        if formation.keys() == config.members.keys():
-            self._become_member(cluster_id_of(config.cluster, formation), formation)
+        if formation.keys() != config.members.keys():
+            return
+        for node, incarnation in identity.met.items():
+            if {**self._met_by.get(node, {}), node: incarnation} != formation:
+                return
+        self._become_member(cluster_id_of(config.cluster, formation), formation)
 
     def _adopt(self, peer: PeerIdentity) -> None:
         """A peer is a member already.  Where the cluster was formed with this very folder, so is this node."""

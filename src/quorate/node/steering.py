@@ -137,8 +137,9 @@ class Steering:
             self._submit(step, now_ms)
 
     def _form(self) -> Form:
+        addresses = {**self._roster.addresses(), self._config.node: str(self._config.members[self._config.node])}
         members = [
-            Member(node, str(self._config.members[node]), self._roster.admin(node), incarnation, voter=True)
+            Member(node, addresses.get(node, ""), self._roster.admin(node), incarnation, voter=True)
             for node, incarnation in self._identity.formation.items()
         ]
         return Form(self._identity.cluster_id, members, sorted(self._groups))

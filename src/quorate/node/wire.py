@@ -84,7 +84,13 @@ class Positions(Message, frozen=True, array_like=True, tag=True, gc=False):
     applied: dict[int, int]
 
 
-NodeMessage: TypeAlias = Forward | ForwardRefused | Note | Room | Hold | Held | HoldEnded | Positions
+class Met(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """While a cluster forms: which first members the sender has met, with their incarnations, written down."""
+
+    met: dict[int, str]
+
+
+NodeMessage: TypeAlias = Forward | ForwardRefused | Note | Room | Hold | Held | HoldEnded | Positions | Met
 
 
 class PayloadCodec:

@@ -12,7 +12,7 @@ has the whole story.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, Self
 
@@ -80,6 +80,7 @@ class _Content(msgspec.Struct, frozen=True):
     formation: dict[int, str] = {}
     met: dict[int, str] = {}
     addresses: dict[int, str] = {}
+    voters: list[int] = []
     recovered_from: str = ""
 
 
@@ -221,9 +222,15 @@ class Identity:
         _check_cluster_id(cluster_id)
         self._change(self._replaced(cluster_id=cluster_id, met={}))
 
-    def remember_addresses(self, addresses: Mapping[NodeId, str]) -> None:
-        """These are all the members' addresses now."""
-        self._change(self._replaced(addresses=addresses))
+    @property
+    def voters(self) -> Sequence[NodeId]:
+        """Which of the members voted last, as far as this node knew."""
+        return self._content.voters
+
+    def remember_members(self, addresses: Mapping[NodeId, str], voters: Iterable[NodeId]) -> None:
+        """These are all the members' addresses now, and those that vote."""
+        content = self._replaced(addresses=addresses)
+        self._change(msgspec.structs.replace(content, voters=sorted(voters)))
 
     def _replaced(
         self,
@@ -246,6 +253,11 @@ class Identity:
         if content != self._content:
             _save(self._disk, content, FILE_NAME)
             self._content = content
+
+
+def read_identity(disk: Disk, path: str) -> Identity:
+    """An identity file wherever it lies, to be looked at.  Raises DamagedIdentity, IdentityMismatch, OSError."""
+    return Identity(disk, _decode(disk.read(path)))
 
 
 def _in_order(mapping: Mapping[NodeId, str]) -> dict[NodeId, str]:

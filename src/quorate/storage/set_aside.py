@@ -17,7 +17,7 @@ calls says in its log where it is.
 from __future__ import annotations
 
 from quorate.storage.disk import Disk
-from quorate.storage.identity import FILE_NAME, UnfinishedRecovery
+from quorate.storage.identity import FILE_NAME, DamagedIdentity, IdentityMismatch, UnfinishedRecovery, read_identity
 from quorate.storage.moves import (
     DamagedMoves,
     Moves,
@@ -49,8 +49,18 @@ def set_aside(disk: Disk, why: str) -> str:
 
 
 def was_set_aside(disk: Disk) -> bool:
-    """Whether this data folder has lost a state: its node must not pass for one that never had any."""
-    return any(name.startswith("damaged-") for name in disk.list(""))
+    """Whether this data folder has lost the state of a member: its node must not pass for one that never was any.
+
+    Where the identity that was set aside says that it belonged to no cluster yet, nothing was lost.
+    """
+    return any(name.startswith("damaged-") and not _was_no_member(disk, name) for name in disk.list(""))
+
+
+def _was_no_member(disk: Disk, folder: str) -> bool:
+    try:
+        return not read_identity(disk, f"{folder}/{FILE_NAME}").cluster_id
+    except (OSError, DamagedIdentity, IdentityMismatch):
+        return False
 
 
 def state_files(disk: Disk, folders: tuple[str, ...], target: str) -> tuple[tuple[str, str], ...]:
