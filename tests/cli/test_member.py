@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -201,6 +203,24 @@ def test_a_node_of_another_cluster_is_not_believed(other: dict[str, Any]) -> Non
     assert (data["version"], data["cluster"], len(data["members"])) == (1, "lab", 3)
 
 
+def test_list_shows_whom_a_learner_replaces(lab: Lab) -> None:
+    lab._decided = True
+    lab.steps = [
+        {"version": 2, "members": {0: {"replaces": 2}, 3: {**CAME, "replaces": 1}, 4: {**CAME, "replaces": None}}}
+    ]
+    with lab.running() as admins:
+        lines = member("list", "--endpoint", admins[1]).output.splitlines()
+        data = json.loads(member("list", "--endpoint", admins[1], "--json").output)
+    assert re.match(r"\s*3\s+learner, replaces 1\s", lines[6]), lines
+    assert re.match(r"\s*4\s+learner\s", lines[7]), lines
+    assert re.match(r"\s*0\s+voter\s", lines[3]), "whoever votes has replaced already"
+    assert [(m["role"], m["replaces"]) for m in data["members"][2:]] == [
+        ("voter", None),
+        ("learner", 1),
+        ("learner", None),
+    ]
+
+
 # --- changes ---------------------------------------------------------------------------------
 
 
@@ -339,6 +359,50 @@ def test_what_is_not_done_in_time_says_what_it_waits_for(lab: Lab) -> None:
         "node 3 is not connected. It goes on by itself" in result.output
     )
     assert f"take it back with `quorate member remove 3 --endpoint {admins[0]}`" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "back"),
+    [
+        (("promote", "2"), ", or take it back with `quorate member remove 2 --endpoint {}`."),
+        (("replace", "1", "3", "h:1"), ", or take it back with `quorate member remove 3 --endpoint {}`."),
+        (("remove", "1"), "."),
+    ],
+)
+def test_ctrl_c_after_the_decision_says_that_it_goes_on(lab: Lab, command: tuple[str, ...], back: str) -> None:
+    lab.steps = [{"version": 2, "under_way": {"1": 1}}]
+    looks = 0
+
+    def status(node: int, admins: list[str]) -> Any:
+        nonlocal looks
+        looks += 1 if lab.asked else 0
+        if looks == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return lab.status(node, admins)
+
+    with cluster(status, post=lab.post) as admins:
+        result = member(*command, "--endpoint", admins[0])
+    assert result.exit_code == 130, result.output
+    assert result.output.endswith(
+        "Error: interrupted, but decided (version 2); not done yet: group zookeeper is at version 1 of 2. "
+        f"It goes on by itself: watch it with `quorate member list --endpoint {admins[0]}`{back.format(admins[0])}\n"
+    )
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_ctrl_c_before_the_answer_is_an_unknown_outcome(lab: Lab, dry_run: bool) -> None:
+    given_up = threading.Event()
+
+    def post(node: int, path: str, body: Any) -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        given_up.wait(10)
+        return b""
+
+    with cluster(lab.status, post=post) as admins:
+        result = member("remove", "1", "--endpoint", admins[0], *(["--dry-run"] if dry_run else []))
+        given_up.set()
+    words = f"Look with `quorate member list --endpoint {admins[0]}` before you try again"
+    assert (result.exit_code, words in result.output) == ((1, False) if dry_run else (130, True)), result.output
 
 
 @pytest.mark.parametrize(

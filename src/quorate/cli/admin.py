@@ -34,6 +34,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
     """Removed, but some group has not followed yet."""
     incarnation: str | None = None
     """Of its data folder; empty while it has never come."""
+    replaces: int | None = None
+    """The member in whose place it is to vote; that leaves in the same step."""
 
 
 class Membership(msgspec.Struct, frozen=True):

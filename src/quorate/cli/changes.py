@@ -20,7 +20,7 @@ from quorate.cli.admin import (
 )
 from quorate.cli.cluster_view import admin_of
 from quorate.cli.endpoints import command_line, find_node
-from quorate.cli.errors import CommandError, OutcomeUnknown
+from quorate.cli.errors import CommandError, Interrupted, OutcomeUnknown
 from quorate.cli.progress import ProgressLine
 from quorate.node.config import Address
 
@@ -76,11 +76,19 @@ async def change_members(
 ) -> tuple[Address, NodeStatus, Verdict]:
     """Have the first node that answers get a change decided; returns that node, its status before, and its verdict.
 
-    Raises CommandError, OutcomeUnknown.
+    Raises CommandError, OutcomeUnknown, Interrupted.
     """
     address, status = await find_node(endpoints)
     look = command_line("member list", endpoints)
-    verdict = await ask(address, "/members", {**body, "dry_run": dry_run, "force": force, "expected": 0}, look)
+    try:
+        verdict = await ask(address, "/members", {**body, "dry_run": dry_run, "force": force, "expected": 0}, look)
+    except asyncio.CancelledError:
+        if dry_run:
+            raise
+        raise Interrupted(
+            f"interrupted before {address} had answered: the change may have been decided, or may yet be. "
+            f"Look with `{look}` before you try again."
+        ) from None
     check_verdict(verdict, dry_run=dry_run, force=force, look=look)
     return address, status, verdict
 

@@ -13,7 +13,7 @@ from quorate.cli.admin import Members, MemberStatus, NoAnswer, NodeStatus
 from quorate.cli.changes import Settling, change_members
 from quorate.cli.cluster_view import CLUSTER_GROUP, ClusterView, view_cluster
 from quorate.cli.endpoints import command_line, endpoint_option, no_node_answers
-from quorate.cli.errors import CommandError
+from quorate.cli.errors import CommandError, Interrupted
 from quorate.cli.tables import render_table
 from quorate.node.config import WILDCARD_HOSTS, Address, parse_address
 
@@ -32,6 +32,7 @@ Exit codes:
   0   done, and every group has followed (with --no-wait: decided)
   1   refused, and nothing was changed; or decided, and not every group has followed in time
   3   unknown: look with `quorate member list` before you try again
+  130 Ctrl-C; what had been decided by then goes on by itself, and the last line says so
 
 docs/deployment.md shows how a cluster grows, docs/membership.md what happens inside.
 """
@@ -93,7 +94,8 @@ Examples:
 \b
 Roles:
   voter      decides
-  learner    gets everything and decides nothing: promote it when its lag is near 0
+  learner    gets everything and decides nothing: promote it when its lag is near 0;
+             with "replaces 1" it votes in node 1's place by itself when it has caught up
   refilling  came back without its data, and votes again by itself when it has caught up
   leaving    removed, but not every group has followed yet
 """,
@@ -148,6 +150,7 @@ def as_data(view: ClusterView) -> dict[str, object]:
                 "admin": m.admin or None,
                 "connected": m.connected,
                 "incarnation": m.incarnation or None,
+                "replaces": m.replaces,
                 "lag": behind.get(m.node),
             }
             for m in status.members
@@ -169,7 +172,7 @@ def as_text(view: ClusterView) -> str:
     rows = [
         [
             str(m.node),
-            role_of(m),
+            role_of(m) if m.replaces is None or m.voter else f"{role_of(m)}, replaces {m.replaces}",
             m.peer,
             m.admin or "?",
             "yes" if m.connected else "no",
@@ -356,27 +359,35 @@ def _change(
 ) -> None:
     """Ask for a change, and wait until every group has followed and it is `complete`.
 
-    `undo` is the command that takes it back.  Raises CommandError, OutcomeUnknown.
+    `undo` is the command that takes it back.  Raises CommandError, OutcomeUnknown, Interrupted.
     """
+    look = command_line("member list", endpoints)
+    back = f", or take it back with `{command_line(undo, endpoints)}`" if undo is not None else ""
+    goes_on = f"It goes on by itself: watch it with `{look}`{back}."
 
     async def run() -> None:
         address, status, verdict = await change_members(endpoints, change, dry_run=dry_run, force=force)
         if dry_run:
             return
-        look = command_line("member list", endpoints)
         if no_wait:
             click.echo(f"decided: version {verdict.version}. The groups follow by themselves; watch with `{look}`")
             return
         settling = Settling(address, status, verdict.version)
-        await settling.wait(complete, 0)
-        if settling.latest is not None and (words := meanwhile(settling.latest, status)) is not None:
-            click.echo(words)
-        members = await settling.wait(complete, timeout_s)
+        try:
+            await settling.wait(complete, 0)
+            if settling.latest is not None and (words := meanwhile(settling.latest, status)) is not None:
+                click.echo(words)
+            members = await settling.wait(complete, timeout_s)
+        except asyncio.CancelledError:
+            # Ctrl-C: asyncio.run cancels what it runs.
+            raise Interrupted(
+                f"interrupted, but decided (version {verdict.version}); not done yet: {settling.waiting_for()}. "
+                f"{goes_on}"
+            ) from None
         if members is None:
-            back = f", or take it back with `{command_line(undo, endpoints)}`" if undo is not None else ""
             raise CommandError(
                 f"decided (version {verdict.version}), but not done after {timeout_s:g} s: {settling.waiting_for()}. "
-                f"It goes on by itself: watch it with `{look}`{back}."
+                f"{goes_on}"
             )
         if (words := done(members, status)) is not None:
             click.echo(words)
