@@ -129,7 +129,7 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     [
         ("x = ", "is damaged"),
         ("x = 1", "is not the mark of a Quorate cluster"),
-        ("format = 2", "has format 2; this version of Quorate knows format 1 only"),
+        ("format = 1", "has format 1; this version of Quorate knows format 2 only"),
     ],
 )
 def test_a_strange_mark_is_refused(tmp_path: Path, text: str, expected: str) -> None:

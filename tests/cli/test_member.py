@@ -255,6 +255,19 @@ def test_add_of_a_node_that_waits_already(lab: Lab) -> None:
     )
 
 
+@pytest.mark.parametrize("came", [True, False])
+def test_add_to_a_lone_node_reminds_of_its_settings(lab: Lab, came: bool) -> None:
+    others = {0: {"voter": False}, 2: None}
+    lab.steps = [{"version": 2, "voters": [1], "members": {**others, 3: CAME if came else NEW}}]
+    with lab.running() as admins:
+        lone = member("add", "3", "10.0.0.4:3181", "--endpoint", admins[1])
+        lab.steps[0]["members"][0] = {}
+        several = member("add", "3", "10.0.0.4:3181", "--endpoint", admins[1])
+    assert lone.exit_code == several.exit_code == 0, lone.output
+    assert "\nNode 1 is the only voter. Put `join = true` into its settings too" in lone.output
+    assert "only voter" not in several.output
+
+
 def test_promote(lab: Lab) -> None:
     lab.steps = [
         {"version": 1},  # a node that has not heard of it yet

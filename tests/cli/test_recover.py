@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorate.cli.main import main
+from quorate.node.config import make_config
 from quorate.storage.identity import Identity
 from quorate.storage.real_disk import RealDisk
 from quorate.storage.set_aside import set_aside
@@ -71,6 +74,9 @@ def test_recover(data: Path) -> None:
     assert (data / "before-recovery-1" / "identity.json").exists()
     assert identity.cluster_id in result.output
     assert '  1 = "10.0.0.2:3181"\n' in result.output
+    settings = re.search(r"  cluster = .*?\n\n", result.output, re.DOTALL)
+    assert settings is not None
+    assert make_config(tomllib.loads(settings[0])).join, "should the folder be lost, no new cluster is formed"
     assert "quorate member add ID HOST:PORT" in result.output
 
 

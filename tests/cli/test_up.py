@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from quorate.cli.cluster_folder import ClusterMark, locked_folder, open_cluster, write_node_config
+from quorate.cli.admin import NoAnswer, NodeAnswer, NodeStatus, fetch_status
+from quorate.cli.cluster_folder import ClusterMark, locked_folder, open_cluster, remove_cluster, write_node_config
+from quorate.cli.cluster_view import ClusterView, NodeView
 from quorate.cli.errors import CommandError
 from quorate.cli.main import main
 from quorate.cli.ports import BasePorts, check_ports
-from quorate.cli.up import node_config, what_to_try
+from quorate.cli.up import Formation, node_config, what_to_try
 from quorate.node.config import Address, load_config
+from tests.cli.fake_nodes import status_of
 
 
 def up(*arguments: str) -> Result:
@@ -128,6 +136,74 @@ def test_what_to_try_is_python_that_runs(tmp_path: Path) -> None:
     assert "--endpoint" not in text
     elsewhere = [node_config(tmp_path, ClusterMark("lab", 1, "raft"), BasePorts(2191, 3181, 4191), 0)]
     assert "status --endpoint 127.0.0.1:4191" in what_to_try(elsewhere, 4711, tmp_path)
+
+
+def view_of(*nodes: int, **about: Any) -> ClusterView:
+    """What these nodes answer."""
+
+    def answer(node: int) -> NodeAnswer:
+        raw = status_of(node, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], **about)
+        return NodeAnswer(msgspec.convert(raw, NodeStatus), raw)
+
+    return ClusterView(tuple(NodeView(node, None, answer(node)) for node in nodes))
+
+
+def test_once_all_nodes_have_formed_the_cluster_none_forms_another(tmp_path: Path) -> None:
+    ports = BasePorts(2181, 3181, 4181)
+
+    def joins() -> list[bool]:
+        with locked_folder(tmp_path):
+            mark = open_cluster(tmp_path, 3, None, default_nodes=3)
+        return [node_config(tmp_path, mark, ports, node).join for node in range(3)]
+
+    assert joins() == [False, False, False]
+    with locked_folder(tmp_path):
+        formation = Formation(tmp_path, open_cluster(tmp_path, None, None, default_nodes=3), ports)
+        for view in (view_of(), view_of(0, 2), view_of(0, 1, cluster_id=None), view_of(0, 2)):
+            formation.heed(view)
+            assert not formation.mark.formed
+        (tmp_path / "cluster.toml.new").mkdir()
+        formation.heed(view_of(1))
+        assert not formation.mark.formed, "it could not be written"
+        (tmp_path / "cluster.toml.new").rmdir()
+        formation.heed(view_of())
+        assert formation.mark.formed
+    assert joins() == [True, True, True]
+    for node in range(3):
+        assert load_config(tmp_path / f"node-{node}" / "node.toml").join, "for a node that is started again meanwhile"
+    with locked_folder(tmp_path):
+        remove_cluster(tmp_path)
+    assert joins() == [False, False, False]
+
+
+@pytest.mark.processes
+def test_a_node_whose_data_vanished_waits_and_forms_no_new_cluster(tmp_path: Path) -> None:
+    ports = dict(zip(("zookeeper", "peer", "admin"), free_ports(3), strict=True))
+    options = [argument for name, port in ports.items() for argument in (f"--{name}-port", str(port))]
+    command = [sys.executable, "-m", "quorate", "up", "--nodes", "1", "--data", str(tmp_path), *options]
+
+    def run(*more: str) -> bool:
+        """Whether the node leads; False where it says that it is joining."""
+        deadline_s = time.monotonic() + 30
+        with subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL) as process:
+            try:
+                while time.monotonic() < deadline_s:
+                    with suppress(NoAnswer):
+                        status = asyncio.run(fetch_status(Address("127.0.0.1", ports["admin"]), 2)).status
+                        noted = "formed = true" in (tmp_path / "cluster.toml").read_text()
+                        if status.state == "joining" or (status.role == "leader" and noted):
+                            return status.role == "leader"
+                    time.sleep(0.05)
+                raise AssertionError("neither within 30 s")
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=30)
+
+    assert run()
+    assert run(), "the folder is there: what the settings say about joining changes nothing"
+    shutil.rmtree(tmp_path / "node-0" / "data")
+    assert not run()
+    assert run("--fresh")
 
 
 @pytest.mark.processes

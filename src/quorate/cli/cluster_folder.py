@@ -1,8 +1,8 @@
 """The folder of a cluster that `quorate up` runs on one machine.
 
-    DIR/cluster.toml         what the data was made with; written once
+    DIR/cluster.toml         what the data was made with, and whether its nodes have formed their cluster
     DIR/up.lock              held by the running `quorate up`
-    DIR/node-I/node.toml     settings of node I, written anew at each start
+    DIR/node-I/node.toml     settings of node I, written anew at each start, and once the cluster has formed
     DIR/node-I/node.log      what node I wrote to standard error
     DIR/node-I/data/         the node's own folder: log and snapshots
 
@@ -28,20 +28,22 @@ from pathlib import Path
 from quorate.cli.errors import CommandError
 from quorate.node.config import MAX_MEMBERS, PROTOCOLS, NodeConfig, render_config
 
-FORMAT = 1
+FORMAT = 2
 MARK_NAME = "cluster.toml"
 LOCK_NAME = "up.lock"
-NODE_FOLDER_NAMES = frozenset({"node.toml", "node.log", "data"})
+NODE_FOLDER_NAMES = frozenset({"node.toml", "node.toml.new", "node.log", "data"})
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterMark:
-    """What a cluster's data was made with: id, number of nodes, protocol."""
+    """What a cluster's data was made with: name, number of nodes, protocol."""
 
     cluster: str
     nodes: int
     protocol: str
     removing: bool = False
+    formed: bool = False
+    """All nodes were seen as part of one cluster: from then on, whoever has no data waits to be let in."""
 
 
 @contextlib.contextmanager
@@ -106,6 +108,13 @@ def open_cluster(path: Path, nodes: int | None, protocol: str | None, *, default
     return mark
 
 
+def note_formed(path: Path, mark: ClusterMark) -> ClusterMark:
+    """All nodes have their cluster's id on disk."""
+    mark = replace(mark, formed=True)
+    _write_mark(path, mark)
+    return mark
+
+
 def remove_cluster(path: Path) -> None:
     """Delete the cluster in a locked folder, if there is one.  Raises CommandError, having deleted nothing,
     where the folder holds anything that no cluster made."""
@@ -132,8 +141,10 @@ def write_node_config(path: Path, config: NodeConfig) -> Path:
     folder = node_folder(path, config.node)
     folder.mkdir(exist_ok=True)
     file = folder / "node.toml"
-    file.write_text(f"# Written anew by each `quorate up`: changes are lost.\n{render_config(config)}")
-    return file
+    # In one step: the node may be starting just now.
+    new = folder / "node.toml.new"
+    new.write_text(f"# Written anew by each `quorate up`: changes are lost.\n{render_config(config)}")
+    return new.replace(file)
 
 
 def _foreign(path: Path) -> list[str]:
@@ -170,15 +181,19 @@ def _read_mark(path: Path) -> ClusterMark | None:
         raise CommandError(f"{file} is damaged: {error}. Choose another folder with --data.") from error
     match tree:
         case {"format": int(version)} if version != FORMAT:
-            raise CommandError(f"{file} has format {version}; this version of Quorate knows format {FORMAT} only.")
+            raise CommandError(
+                f"{file} has format {version}; this version of Quorate knows format {FORMAT} only. "
+                "Choose another folder with --data."
+            )
         case {
             "format": int(),
             "cluster": str(cluster),
             "nodes": int(nodes),
             "protocol": str(protocol),
             "removing": bool(removing),
+            "formed": bool(formed),
         } if 1 <= nodes <= MAX_MEMBERS:
-            return ClusterMark(cluster, nodes, protocol, removing)
+            return ClusterMark(cluster, nodes, protocol, removing, formed)
         case _:
             raise CommandError(f"{file} is not the mark of a Quorate cluster. Choose another folder with --data.")
 
@@ -193,6 +208,7 @@ def _write_mark(path: Path, mark: ClusterMark) -> None:
             f"nodes = {mark.nodes}\n"
             f'protocol = "{mark.protocol}"\n'
             f"removing = {str(mark.removing).lower()}\n"
+            f"formed = {str(mark.formed).lower()}\n"
         )
         file.flush()
         os.fsync(file.fileno())

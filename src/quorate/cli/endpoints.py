@@ -36,7 +36,8 @@ def endpoint_option(command: Command) -> Command:
         show_default=True,
         callback=_parse,
         help="Admin listener of any node; the others are found from it. "
-        "May be given more than once: the first that answers is used.",
+        "May be given more than once. The first that answers carries a command out; who the members are "
+        "is the word of the node that knows most, of all these and all that they name.",
     )(command)
 
 

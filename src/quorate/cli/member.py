@@ -242,8 +242,10 @@ def add(
         came = members.member(node)
         promote = command_line(f"member promote {node}", endpoints)
         if came is not None and came.incarnation:
-            return f"node {node} is a learner. When it has caught up, let it vote:  {promote}"
-        return f"node {node} is a learner. {how_to_start(node, address, members, status)}\nthen  {promote}"
+            words = f"node {node} is a learner. When it has caught up, let it vote:  {promote}"
+        else:
+            words = f"node {node} is a learner. {how_to_start(node, address, members, status)}\nthen  {promote}"
+        return f"{words}{reminder(members)}"
 
     _change(change, endpoints, dry_run, force, no_wait, timeout_s, present(node), learner, undo=f"member remove {node}")
 
@@ -393,6 +395,17 @@ def _change(
             click.echo(words)
 
     asyncio.run(run())
+
+
+def reminder(members: Members) -> str:
+    """For the node that was alone until now; "" where several vote."""
+    voters = [m.node for m in members.members if m.voter]
+    if len(voters) != 1:
+        return ""
+    return (
+        f"\nNode {voters[0]} is the only voter. Put `join = true` into its settings too, and list the others there: "
+        "should it ever lose its folder, it then waits to be let in instead of forming a new, empty cluster."
+    )
 
 
 def how_to_start(node: int, address: Address, members: Members, status: NodeStatus) -> str:

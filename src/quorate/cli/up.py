@@ -17,6 +17,7 @@ from quorate.cli.cluster_folder import (
     ClusterMark,
     locked_folder,
     node_folder,
+    note_formed,
     open_cluster,
     remove_cluster,
     write_node_config,
@@ -122,7 +123,7 @@ def up(
         check_ports(ports, mark.nodes)
         configs = [node_config(data, mark, ports, node) for node in range(mark.nodes)]
         commands = [_command(data, config) for config in configs]
-        clean = asyncio.run(_run(data, mark, configs, commands, restart=not no_restart))
+        clean = asyncio.run(_run(data, mark, ports, configs, commands, restart=not no_restart))
     if not clean:
         sys.exit(EXIT_FAILURE)
 
@@ -135,6 +136,7 @@ def node_config(data: Path, mark: ClusterMark, ports: BasePorts, node: int) -> N
             "node": node,
             "data": str((node_folder(data, node) / "data").absolute()),
             "protocol": mark.protocol,
+            "join": mark.formed,
             "members": {str(member): str(ports.addresses(member)["peer"]) for member in range(mark.nodes)},
             "listen": {name: str(address) for name, address in ports.addresses(node).items()},
         }
@@ -160,7 +162,13 @@ def say(line: str) -> None:
 
 
 async def _run(
-    data: Path, mark: ClusterMark, configs: Sequence[NodeConfig], commands: Sequence[NodeCommand], *, restart: bool
+    data: Path,
+    mark: ClusterMark,
+    ports: BasePorts,
+    configs: Sequence[NodeConfig],
+    commands: Sequence[NodeCommand],
+    *,
+    restart: bool,
 ) -> bool:
     """Start, introduce and supervise the nodes; True where they were asked to stop and all did."""
     supervisor = Supervisor(commands, restart, say)
@@ -174,7 +182,7 @@ async def _run(
         loop.add_signal_handler(number, stop, number)
     nodes = "1 node" if mark.nodes == 1 else f"{mark.nodes} nodes"
     say(f"Starting {nodes} of cluster {mark.cluster} ({mark.protocol}), data in {data} ...")
-    introduction = asyncio.create_task(_introduce(data, mark, configs, supervisor))
+    introduction = asyncio.create_task(_introduce(data, Formation(data, mark, ports), configs, supervisor))
     running = asyncio.create_task(supervisor.run())
     await asyncio.wait({introduction, running}, return_when=asyncio.FIRST_COMPLETED)
     if introduction.done():
@@ -188,19 +196,49 @@ async def _run(
     return clean
 
 
-async def _introduce(data: Path, mark: ClusterMark, configs: Sequence[NodeConfig], supervisor: Supervisor) -> None:
+class Formation:
+    """Whether the nodes have formed their cluster; once they have, none of them may ever form another."""
+
+    def __init__(self, data: Path, mark: ClusterMark, ports: BasePorts) -> None:
+        self.mark = mark
+        self._data = data
+        self._ports = ports
+        self._formed: set[int] = set()
+
+    def heed(self, view: ClusterView) -> None:
+        """Nodes that say the cluster's id have it on disk.  When all have said it, settings and mark say so."""
+        if self.mark.formed:
+            return
+        self._formed |= {status.node for status in view.statuses() if status.cluster_id}
+        if self._formed >= set(range(self.mark.nodes)):
+            try:
+                mark = note_formed(self._data, self.mark)
+                for node in range(mark.nodes):
+                    write_node_config(self._data, node_config(self._data, mark, self._ports, node))
+            except OSError:
+                # A full disk, say: the cluster is worth more than the note, and the next look tries again.
+                return
+            self.mark = mark
+
+
+async def _introduce(data: Path, formation: Formation, configs: Sequence[NodeConfig], supervisor: Supervisor) -> None:
     """Wait for the first leader, print what there is, then report each later change of leader."""
     loop = asyncio.get_running_loop()
+    mark = formation.mark
     admins: dict[int, Address | None] = {config.node: config.listen.admin for config in configs}
     started_s = loop.time()
     told_where_to_look = False
     view = await view_members(admins, mark.cluster)
+    formation.heed(view)
     while not (loop.time() - started_s > STRAGGLER_PATIENCE_S and _led(view)) and not _complete(view):
         if not told_where_to_look and loop.time() - started_s > LEADER_PATIENCE_S:
             say(f"No leader after {LEADER_PATIENCE_S:g} s, still waiting. Look into {data}/node-*/node.log")
+            if mark.formed and any(status.state == "joining" for status in view.statuses()):
+                say("Nodes without their data wait to be let in by the others; --fresh begins anew.")
             told_where_to_look = True
         await asyncio.sleep(POLL_FAST_S)
         view = await view_members(admins, mark.cluster)
+        formation.heed(view)
     known = view.agreement()
     assert known is not None
     say(f"Node {known.leader} leads after {loop.time() - started_s:.1f} s.\n")
@@ -208,6 +246,7 @@ async def _introduce(data: Path, mark: ClusterMark, configs: Sequence[NodeConfig
     while True:
         await asyncio.sleep(POLL_S)
         view = await view_members(admins, mark.cluster)
+        formation.heed(view)
         heed_members(view, admins, supervisor)
         agreement = view.agreement()
         if agreement is None:
