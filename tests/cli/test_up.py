@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from quorate.cli.ports import BasePorts, check_ports
 from quorate.cli.up import Formation, node_config, what_to_try
 from quorate.node.config import Address, load_config
 from tests.cli.fake_nodes import status_of
+from tests.processes.cluster import eventually
 
 
 def up(*arguments: str) -> Result:
@@ -182,19 +182,20 @@ def test_a_node_whose_data_vanished_waits_and_forms_no_new_cluster(tmp_path: Pat
     options = [argument for name, port in ports.items() for argument in (f"--{name}-port", str(port))]
     command = [sys.executable, "-m", "quorate", "up", "--nodes", "1", "--data", str(tmp_path), *options]
 
+    def leads() -> bool | None:
+        """None while that is not clear."""
+        with suppress(NoAnswer):
+            status = asyncio.run(fetch_status(Address("127.0.0.1", ports["admin"]), 2)).status
+            noted = "formed = true" in (tmp_path / "cluster.toml").read_text()
+            if status.state == "joining" or (status.role == "leader" and noted):
+                return status.role == "leader"
+        return None
+
     def run(*more: str) -> bool:
         """Whether the node leads; False where it says that it is joining."""
-        deadline_s = time.monotonic() + 30
         with subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL) as process:
             try:
-                while time.monotonic() < deadline_s:
-                    with suppress(NoAnswer):
-                        status = asyncio.run(fetch_status(Address("127.0.0.1", ports["admin"]), 2)).status
-                        noted = "formed = true" in (tmp_path / "cluster.toml").read_text()
-                        if status.state == "joining" or (status.role == "leader" and noted):
-                            return status.role == "leader"
-                    time.sleep(0.05)
-                raise AssertionError("neither within 30 s")
+                return eventually(leads, "the node leads or is joining")
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(timeout=30)
