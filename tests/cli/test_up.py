@@ -182,29 +182,31 @@ def test_a_node_whose_data_vanished_waits_and_forms_no_new_cluster(tmp_path: Pat
     options = [argument for name, port in ports.items() for argument in (f"--{name}-port", str(port))]
     command = [sys.executable, "-m", "quorate", "up", "--nodes", "1", "--data", str(tmp_path), *options]
 
-    def leads() -> bool | None:
+    def seen() -> str | None:
         """None while that is not clear."""
         with suppress(NoAnswer):
             status = asyncio.run(fetch_status(Address("127.0.0.1", ports["admin"]), 2)).status
             noted = "formed = true" in (tmp_path / "cluster.toml").read_text()
-            if status.state == "joining" or (status.role == "leader" and noted):
-                return status.role == "leader"
+            if status.state == "joining":
+                return "joining"
+            if status.role == "leader" and noted:
+                return "leader"
         return None
 
-    def run(*more: str) -> bool:
-        """Whether the node leads; False where it says that it is joining."""
+    def run(*more: str) -> str:
+        """What becomes of the node: "leader" or "joining"."""
         with subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL) as process:
             try:
-                return eventually(leads, "the node leads or is joining")
+                return eventually(seen, "the node leads or is joining")
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(timeout=30)
 
-    assert run()
-    assert run(), "the folder is there: what the settings say about joining changes nothing"
+    assert run() == "leader"
+    assert run() == "leader", "the folder is there: what the settings say about joining changes nothing"
     shutil.rmtree(tmp_path / "node-0" / "data")
-    assert not run()
-    assert run("--fresh")
+    assert run() == "joining"
+    assert run("--fresh") == "leader"
 
 
 @pytest.mark.processes
