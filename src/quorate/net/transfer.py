@@ -63,6 +63,8 @@ class Taken(msgspec.Struct, frozen=True, tag="taken"):
     """The receiver has it whole, or what went wrong."""
 
     problem: str | None
+    damaged: bool = False
+    """All of it came, and is damaged: as it was sent, or on its way."""
 
 
 _Incoming: TypeAlias = Offer | Chunk
@@ -70,6 +72,10 @@ _Incoming: TypeAlias = Offer | Chunk
 
 class TransferFailed(Exception):
     """A snapshot did not arrive; the protocol will ask for it again."""
+
+
+class DoubtfulSnapshot(TransferFailed):
+    """And what failed it may be the sender's own file: verify that before it is sent again."""
 
 
 async def send_snapshot(
@@ -86,7 +92,7 @@ async def send_snapshot(
         # Once for all chunks: meanwhile a newer snapshot may take this one's name away.
         file = snapshots.open_file(info)
     except OSError as error:
-        raise TransferFailed(f"the snapshot cannot be opened: {error}") from None
+        raise DoubtfulSnapshot(f"the snapshot cannot be opened: {error}") from None
     try:
         await _send_file(handshake, address, peer, file, info, group, generation)
     finally:
@@ -121,7 +127,8 @@ async def _send_file(
         # What is still unsent is for nobody any more.
         writer.transport.abort()
     if taken.problem is not None:
-        raise TransferFailed(f"node {peer}: {taken.problem}")
+        failure = DoubtfulSnapshot if taken.damaged else TransferFailed
+        raise failure(f"node {peer}: {taken.problem}")
 
 
 async def _send_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, file: File, offer: Offer) -> bytes:
@@ -134,9 +141,12 @@ async def _send_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         writer.write(encoder.encode(offer))
         offset = 0
         while offset < offer.size_bytes and not answer.done():
-            data = file.read_at(offset, CHUNK_BYTES)
+            try:
+                data = file.read_at(offset, CHUNK_BYTES)
+            except OSError as error:
+                raise DoubtfulSnapshot(f"our own file cannot be read at {offset}: {error}") from None
             if not data:
-                raise TransferFailed(f"our own file ended at {offset} of {offer.size_bytes} bytes")
+                raise DoubtfulSnapshot(f"our own file ended at {offset} of {offer.size_bytes} bytes")
             writer.write(encoder.encode(Chunk(offset, data)))
             offset += len(data)
             async with asyncio.timeout(CHUNK_TIMEOUT_S):
@@ -261,7 +271,7 @@ class TransferReceiver:
             await reception.receiver.finish()
         except (OSError, CorruptSnapshot) as error:
             _log.error("a snapshot from node %d was not accepted: %s", peer, error)
-            self._answer(connection, f"not accepted: {error}")
+            self._answer(connection, f"not accepted: {error}", damaged=isinstance(error, CorruptSnapshot))
             return
         await self._arrived(peer, reception.offer)
         self._answer(connection, None)
@@ -270,7 +280,7 @@ class TransferReceiver:
         self._refused.add(connection)
         self._answer(connection, problem)
 
-    def _answer(self, connection: IncomingTransfer, problem: str | None) -> None:
+    def _answer(self, connection: IncomingTransfer, problem: str | None, *, damaged: bool = False) -> None:
         transport = connection.transport
         if transport is not None:
-            transport.write(FrameEncoder().encode(Taken(problem)))
+            transport.write(FrameEncoder().encode(Taken(problem, damaged)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import msgspec
@@ -20,12 +20,12 @@ from quorate.node.snapshot_header import GroupSlice
 from quorate.services.interface import StoreLoader
 from quorate.storage.disk import DiskFull, File
 from quorate.storage.log import Log
-from quorate.storage.snapshots import SnapshotInfo, Snapshots
+from quorate.storage.snapshots import CorruptSnapshot, SnapshotInfo, Snapshots
 
 _log = logging.getLogger(__name__)
 
 LOAD_TURN_S = 0.02
-"""While a snapshot is loaded into a node that runs, the loop turns at least this often."""
+"""While a snapshot is loaded or verified by a node that runs, the loop turns at least this often."""
 
 
 class DamagedData(Exception):
@@ -52,17 +52,25 @@ class Snapshotter:
         self._wanted: dict[int, int] = {}
         """Per group that is installing, the position of the newest snapshot that it was told to install."""
         self._installing: dict[int, asyncio.Task[None]] = {}
+        self._asked: dict[int, int] = {}
+        """Per group of which a snapshot was asked for, in that order, the position that it must have reached."""
+        self._rotten: dict[int, int] = {}
+        """Per group, the position of the snapshot whose file is damaged or gone, until another takes its place."""
         self._retry_ms = 0
 
-    def tick(self, groups: dict[int, ReplicatedGroup], now_ms: int) -> None:
-        """Start a snapshot where one is due.
+    def tick(self, groups: Mapping[int, ReplicatedGroup], now_ms: int) -> None:
+        """Start a snapshot where one was asked for or is due.
 
-        Due is a group whose log has grown by `snapshot_log_bytes`, or by half of its last
-        snapshot where that is more: so the work of snapshots stays in proportion to the
-        work of writes, and the log that a restart must replay to that of the snapshot.
+        Due is a group whose snapshot is damaged, and one whose log has grown by
+        `snapshot_log_bytes`, or by half of its last snapshot where that is more: so the work
+        of snapshots stays in proportion to the work of writes, and the log that a restart
+        must replay to that of the snapshot.
         """
-        if self._taking is not None or now_ms < self._retry_ms:
+        if self._taking is not None or now_ms < self._retry_ms or self._start_asked(groups):
             return
+        for group_id in self._rotten:
+            if self.start(groups[group_id]):
+                return
         for group in groups.values():
             due_bytes = max(self._snapshot_log_bytes, group.snapshot_bytes // 2)
             if group.bytes_since_snapshot >= due_bytes:
@@ -73,16 +81,72 @@ class Snapshotter:
             if pinning is not None and groups[pinning].applied_position > groups[pinning].snapshot_position:
                 self.start(groups[pinning])
 
+    def ask(self, groups: Mapping[int, ReplicatedGroup]) -> list[int]:
+        """Have a snapshot of each group as it is now, one after another; ids of those where it says anything new."""
+        wanted = {group_id: group.applied_position for group_id, group in groups.items() if self._is_worth_it(group)}
+        self._asked |= wanted
+        if self._taking is None:
+            self._start_asked(groups)
+        return [*wanted]
+
+    def _start_asked(self, groups: Mapping[int, ReplicatedGroup]) -> bool:
+        for group_id, position in [*self._asked.items()]:
+            if groups[group_id].snapshot_position >= position and group_id not in self._rotten:
+                del self._asked[group_id]
+            elif self.start(groups[group_id]):
+                return True
+        return False
+
+    def _is_worth_it(self, group: ReplicatedGroup) -> bool:
+        if group.is_installing():
+            return False
+        rotten = self._rotten.get(group.group_id)
+        if rotten is not None:
+            # Also of the same position: the file takes the name of the rotten one.
+            return group.applied_position >= rotten
+        return group.applied_position > group.snapshot_position
+
     def start(self, group: ReplicatedGroup) -> bool:
         """Start a snapshot of the group now.  False where one is under way already or would say nothing new."""
-        if self._taking is not None or group.is_installing() or group.applied_position == group.snapshot_position:
+        if self._taking is not None or not self._is_worth_it(group):
             return False
         self._taking = asyncio.get_running_loop().create_task(self._take(group), name="snapshot")
         self._taking.add_done_callback(self._ended)
         return True
 
     def newest(self, group_id: int) -> SnapshotInfo | None:
-        return self._snapshots.newest(group_id)
+        """None also where that is known to be damaged: the log has gone on from there, so an older one is of no use."""
+        info = self._snapshots.newest(group_id)
+        rotten = self._rotten.get(group_id)
+        return None if info is not None and rotten is not None and info.position <= rotten else info
+
+    async def verify(self, group: ReplicatedGroup, info: SnapshotInfo | None) -> None:
+        """Read the group's `newest` again, in turns; where it is damaged, it is not offered any more but replaced.
+
+        What the node serves is the store in its memory, so nothing is lost yet; but a
+        restart would find the damage too, and could do no more than be refilled.
+        """
+        if info is None:
+            if group.snapshot_position and group.group_id not in self._rotten and not group.is_installing():
+                self._replace(group, group.snapshot_position, "its snapshot is gone")
+            return
+        try:
+            turn_began_s = self._host.clock()
+            for _ in self._snapshots.open(info):
+                if self._host.clock() - turn_began_s > LOAD_TURN_S:
+                    await asyncio.sleep(0)
+                    turn_began_s = self._host.clock()
+        except (CorruptSnapshot, OSError) as error:
+            newest = self._snapshots.newest(group.group_id)
+            if newest is not None and newest.position > info.position:
+                return  # a newer one has taken its place meanwhile
+            self._replace(group, info.position, error)
+
+    def _replace(self, group: ReplicatedGroup, position: int, why: CorruptSnapshot | OSError | str) -> None:
+        _log.error("group %d: damaged data: %s; a new snapshot is taken in its place", group.group_id, why)
+        self._rotten[group.group_id] = position
+        # Where one is under way, the next tick finds this one due.
+        self.start(group)
 
     def open(self, info: SnapshotInfo) -> File:
         """Its file, as it is; close it.  Raises OSError."""
@@ -128,6 +192,7 @@ class Snapshotter:
             writer.abandon()
             raise
         group.snapshot_taken(info.position, info.size_bytes)
+        self._replaced(info)
         self._host.step(group.group_id, Compacted(position))
         # Until the log says so durably, a restart would still look for the snapshot before this one.
         self._host.when_durable(lambda: self._clean_up(group.group_id, position))
@@ -138,6 +203,12 @@ class Snapshotter:
             info.size_bytes,
             (self._host.now_ms() - began_ms) / 1000,
         )
+
+    def _replaced(self, info: SnapshotInfo) -> None:
+        """A snapshot was written: is it in the place of a rotten one?"""
+        rotten = self._rotten.get(info.group)
+        if rotten is not None and info.position >= rotten:
+            del self._rotten[info.group]
 
     def _clean_up(self, group_id: int, position: int) -> None:
         try:
@@ -184,6 +255,7 @@ class Snapshotter:
                 break
         loader.finish()
         group.restored(info.position, info.generation, header, info.size_bytes)
+        self._replaced(info)
         self._clean_up(group.group_id, info.position)
         _log.info("group %d: installed the snapshot of position %d", group.group_id, info.position)
 
