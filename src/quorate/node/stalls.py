@@ -4,7 +4,7 @@ A follower finds out that its leader is gone by waiting for an election timeout,
 meanwhile nobody is served.  A leader that stalls knows earlier, and a hand-over costs a few
 milliseconds.  But a leader that hands over too readily is as bad: on a machine on which
 everything is slow the leadership would go round in circles.  So, with T for the election
-timeout (400 ms by default):
+timeout (300 ms by default):
 
     what                         from      because
     a stop of the loop counts    50 ms     (`loop_watch.STALL_MS`) shorter ones a busy node has all the time
