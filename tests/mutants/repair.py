@@ -17,8 +17,12 @@ MUTANTS: Final = (
         (
             Change(
                 _ROSTER,
-                "        if member is not None and member.incarnation == peer.incarnation:\n            return\n",
-                "        if member is not None:\n            return\n",
+                """        known = member.incarnation if member is not None else formed_with or ""
+""",
+                """        known = member.incarnation if member is not None else formed_with or ""
+        if known:
+            return
+""",
             ),
             Change(
                 _NODE,
