@@ -70,6 +70,12 @@ class Bench:
     def install_snapshot(self, group_id: int, position: int) -> None:
         raise AssertionError("not used here")
 
+    def configured(self) -> None:
+        raise AssertionError("not used here")
+
+    def led(self, service: str, before: Leadership, after: Leadership) -> None:
+        raise AssertionError("not used here")
+
     def own_disk_full(self) -> bool:
         return self.full
 
