@@ -212,7 +212,8 @@ def test_a_node_that_is_joining_says_what_it_waits_for() -> None:
     def status(node: int, admins: list[str]) -> Any:
         if node < 2:
             return status_of(node, admins, voters=[0, 1])
-        waits: dict[str, Any] = {"state": "joining", "waiting_for": "no member has been reached yet", "cluster_id": None}
+        why = "no member has been reached yet"
+        waits: dict[str, Any] = {"state": "joining", "waiting_for": why, "cluster_id": None}
         return status_of(node, admins, groups=[], leader=None, **waits)
 
     with cluster(status) as admins:
