@@ -47,22 +47,20 @@ def newest_begun(node: Node) -> Path:
     return next(segment for segment in reversed(node.segments()) if blocks_of(segment))
 
 
-def refused(cluster: Cluster, node: Node) -> str:
-    """Start a node that must refuse its data; returns what it logged."""
+def healed(cluster: Cluster, node: Node) -> str:
+    """Start a node that must set its data aside, and wait until it votes again; returns what it logged about it."""
     since = len(node.log_text())
     cluster.start_node(node)
-    code = node.exit_code()
-    text = node.log_text()[since:]
-    assert code == EXIT_DAMAGED_DATA, f"exit code {code}, {text}"
-    assert "neither votes nor serves" in text
-    assert "serving ZooKeeper clients" not in text
-    return text
+    line = node.wait_for_log("it was set aside in damaged-", since)
+    cluster.wait_settled([0, 1, 2])
+    assert (node.data / "damaged-1" / "WHY.txt").exists()
+    return line
 
 
 # --- damage -----------------------------------------------------------------------------------
 
 
-def test_a_flipped_byte_in_the_middle_of_the_log_stops_the_node(cluster: Cluster) -> None:
+def test_a_node_with_a_flipped_byte_in_the_middle_of_its_log_sets_it_aside_and_is_refilled(cluster: Cluster) -> None:
     client = cluster.client()
     fill(client, "before", 50)
     node = cluster.followers()[0]
@@ -71,12 +69,6 @@ def test_a_flipped_byte_in_the_middle_of_the_log_stops_the_node(cluster: Cluster
     blocks = blocks_of(segment)
     damaged = blocks[len(blocks) // 2]
     flip(segment, damaged.offset + BLOCK_HEADER_BYTES)
-    text = refused(cluster, node)
-    assert f"log/{segment.name} at offset {damaged.offset}" in text
-
-    # Nothing was changed by looking, so the message stays the same until somebody acts.
-    assert f"log/{segment.name} at offset {damaged.offset}" in refused(cluster, node)
-    fill(client, "after", 10)
     inspected = subprocess.run(
         [sys.executable, "-m", "quorate", "log", "inspect", os.fspath(node.data)],
         capture_output=True,
@@ -85,6 +77,29 @@ def test_a_flipped_byte_in_the_middle_of_the_log_stops_the_node(cluster: Cluster
     )
     assert inspected.returncode != 0
     assert str(damaged.offset) in inspected.stdout + inspected.stderr
+    assert f"log/{segment.name} at offset {damaged.offset}" in healed(cluster, node)
+    again = cluster.client([node])
+    again.sync("/")
+    assert len([name for name in again.get_children("/") if name.startswith("before")]) == 50
+
+
+def test_the_only_voter_touches_nothing_that_is_damaged(make_cluster: MakeCluster) -> None:
+    """There is nobody to refill it from: the message stays the same until somebody acts."""
+    cluster = make_cluster(nodes=1).start()
+    fill(cluster.client(), "before", 20)
+    node = cluster.nodes[0]
+    node.kill()
+    segment = newest_begun(node)
+    damaged = blocks_of(segment)[2]
+    flip(segment, damaged.offset + BLOCK_HEADER_BYTES)
+    for _ in range(2):
+        since = len(node.log_text())
+        cluster.start_node(node)
+        assert node.exit_code() == EXIT_DAMAGED_DATA
+        text = node.log_text()[since:]
+        assert f"log/{segment.name} at offset {damaged.offset}" in text
+        assert "neither votes nor serves" in text
+    assert not (node.data / "damaged-1").exists()
 
 
 def test_damage_of_the_newest_block_after_an_orderly_stop_is_no_torn_tail(cluster: Cluster) -> None:
@@ -94,16 +109,16 @@ def test_damage_of_the_newest_block_after_an_orderly_stop_is_no_torn_tail(cluste
     segment = newest_begun(node)
     last = [block for block in blocks_of(segment) if block.body][-1]
     flip(segment, last.offset + BLOCK_HEADER_BYTES)
-    assert f"log/{segment.name} at offset {last.offset}" in refused(cluster, node)
+    assert f"log/{segment.name} at offset {last.offset}" in healed(cluster, node)
 
 
-def test_a_log_that_was_cut_off_stops_the_node(cluster: Cluster) -> None:
+def test_a_log_that_was_cut_off_is_set_aside(cluster: Cluster) -> None:
     fill(cluster.client(), "before", 20)
     node = cluster.followers()[0]
     node.kill()
     segment = newest_begun(node)
     os.truncate(segment, blocks_of(segment)[2].offset + 10)
-    assert f"log/{segment.name} at offset" in refused(cluster, node)
+    assert f"log/{segment.name} at offset" in healed(cluster, node)
 
 
 @pytest.mark.parametrize("damage", ["half a block more", "newest block flipped", "newest block zeroed"])
@@ -135,7 +150,7 @@ def test_a_torn_tail_is_cut_and_reported_and_the_node_catches_up(cluster: Cluste
     assert len([name for name in again.get_children("/") if name.startswith(("before", "while-down"))]) == 25
 
 
-def test_a_damaged_snapshot_stops_the_node(make_cluster: MakeCluster) -> None:
+def test_a_damaged_snapshot_is_set_aside(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(settings=SMALL_STORAGE).start()
     client = cluster.client()
     fill(client, "before", 400)
@@ -144,27 +159,33 @@ def test_a_damaged_snapshot_stops_the_node(make_cluster: MakeCluster) -> None:
     assert node.stop() == 0
     [snapshot] = sorted((node.data / "snapshots").glob("*.snapshot"))[-1:]
     flip(snapshot, snapshot.stat().st_size // 2)
-    text = refused(cluster, node)
-    assert f"snapshots/{snapshot.name} at offset" in text
-
-    snapshot.unlink()
-    assert "is missing from snapshots/" in refused(cluster, node)
+    assert f"snapshots/{snapshot.name} at offset" in healed(cluster, node)
     fill(client, "after", 10)
 
 
-def test_a_log_that_is_gone_stops_the_node(cluster: Cluster) -> None:
+def test_a_missing_snapshot_is_noticed(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(settings=SMALL_STORAGE).start()
+    fill(cluster.client(), "before", 400)
+    node = cluster.followers()[0]
+    eventually(lambda: node.require_status().snapshot_position > 0, "a snapshot is taken")
+    assert node.stop() == 0
+    shutil.rmtree(node.data / "snapshots")
+    assert "is missing from snapshots/" in healed(cluster, node)
+
+
+def test_a_log_that_is_gone_is_refilled(cluster: Cluster) -> None:
     node = cluster.followers()[0]
     assert node.stop() == 0
     shutil.rmtree(node.data / "log")
-    assert "its log is gone" in refused(cluster, node)
+    assert "its log is gone" in healed(cluster, node)
 
 
-def test_a_damaged_identity_stops_the_node(cluster: Cluster) -> None:
+def test_a_damaged_identity_is_set_aside(cluster: Cluster) -> None:
     node = cluster.followers()[0]
     assert node.stop() == 0
     identity = node.data / "identity.json"
     identity.write_text(identity.read_text().replace('"node": ', '"node": 1'))
-    assert "identity.json is damaged" in refused(cluster, node)
+    assert "identity.json is damaged" in healed(cluster, node)
 
 
 # --- whose data ---------------------------------------------------------------------------------
@@ -198,27 +219,28 @@ def test_a_data_folder_serves_one_process(cluster: Cluster) -> None:
     assert "in use by another process" in second.log_text()
 
 
-def test_a_wiped_folder_under_the_old_name_is_refused_and_does_not_vote(cluster: Cluster) -> None:
+def test_a_wiped_folder_under_the_old_name_does_not_vote_before_it_is_refilled(cluster: Cluster) -> None:
     client = cluster.client()
     client.create("/kept", b"1")
     wiped, other = cluster.followers()
     leader = cluster.leader()
-    wiped.kill()
-    shutil.rmtree(wiped.data)
-    since = len(leader.log_text())
-    cluster.start_node(wiped)
-    leader.wait_for_log("another data folder", since)
-    wiped.wait_for_log("it refused us")
-    client.retry(client.set, "/kept", b"2")
-
     # Without `other` a majority would need the vote of the node that has forgotten its votes.
     other.kill()
+    wiped.kill()
+    shutil.rmtree(wiped.data)
     eventually(lambda: leader.require_status().leader is None, "the leader steps down without a quorum")
-    pause(2)
+    cluster.start_node(wiped)
+    wiped.wait_for_log("it refused us")
+    pause(3)
     assert leader.require_status().leader is None
     assert wiped.require_status().leader is None
     cluster.start_node(other)
-    eventually(lambda: cluster.leader() in (leader, other), "the two that remember elect a leader")
+    cluster.wait_settled([0, 1, 2])
+    client.retry(client.set, "/kept", b"2")
+    assert client.retry(client.get, "/kept")[0] == b"2"
+    # It votes again: with it alone, the leader goes on.
+    other.kill()
+    cluster.leader()
     assert client.retry(client.get, "/kept")[0] == b"2"
 
 
