@@ -48,7 +48,7 @@ def test_the_leader_is_replaced_and_its_process_ends() -> None:
 def test_a_node_that_was_removed_may_be_added_with_an_empty_folder() -> None:
     stage = _stage()
     for added in (1, 2, 3):
-        stage.begin("add-member", amount=1.0, for_s=6.0)
+        stage.begin("add-member", amount=1.0, for_s=6.0)  # goes on while it is removed: it must not be added again
         while stage.count("add-member") < added or len(_voters(stage)) == 3:
             stage.pass_time(0.1)
         stage.begin("remove-member", "follower", for_s=6.0)

@@ -112,6 +112,12 @@ class Operator:
         view = self._observer.group(CLUSTER_GROUP).views.get(node)
         return view is not None and view.incarnation in self._removed
 
+    def is_awaited(self, node: int) -> bool:
+        """Whether the node is a member that has not come with a folder yet."""
+        newest = self.newest()
+        member = newest.members.get(node) if newest is not None else None
+        return member is not None and not member.incarnation
+
     def spare(self, running: Collection[int]) -> int | None:
         """A node that could be added: one that is no member, and has not the data of a former membership."""
         newest = self.newest()

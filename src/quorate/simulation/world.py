@@ -343,12 +343,13 @@ class World:
         self._doomed.pop(node, None)
         if isinstance(error, RemovedFromCluster) and self.operator.is_removed(node):
             self.coverage["nodes ended as removed"] += 1
-            del self.in_service[node]
+            if self.operator.is_awaited(node):
+                self._begin_anew(node)
+            else:
+                del self.in_service[node]
             return
         if node in self.operator.damaged and isinstance(error, REFUSES_DAMAGE):
-            # What it says needs a person, who gives it an empty folder.
-            self.wipe(node)
-            self.simulation.after(self.random.uniform(*RESTART_S), self.hold_down(node))
+            self._begin_anew(node)
             return
         if not self._explains(node, error, served):
             self._on_violation(Violation("node failed", f"node {node}: {why}"))
@@ -356,6 +357,11 @@ class World:
         if node in self.conditions.failed_syncs and self.random.random() < 0.5:
             # A device that fails often takes the machine with it.
             self._count_power_loss(node, self.cluster.disks[node].lose_power(self.random))
+        self.simulation.after(self.random.uniform(*RESTART_S), self.hold_down(node))
+
+    def _begin_anew(self, node: int) -> None:
+        """What the node says needs a person, who gives it an empty folder."""
+        self.wipe(node)
         self.simulation.after(self.random.uniform(*RESTART_S), self.hold_down(node))
 
     def _explains(self, node: int, error: BaseException, served: bool) -> bool:

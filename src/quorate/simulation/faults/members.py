@@ -66,7 +66,7 @@ class AddMember:
         def act() -> None:
             newest = operator.newest()
             member = newest.members.get(spare) if newest is not None else None
-            if member is None:
+            if member is None and not seen:
                 operator.ask(Add(0, spare, world.cluster.peer_address(spare)))
             elif not seen:
                 seen.append(True)
