@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -117,10 +117,11 @@ class _Judge:
     def __init__(self, writes: Writes, verdict: Verdict) -> None:
         self._writes = writes
         self._verdict = verdict
-        self._durable = Durable()
+        self._durable: defaultdict[int, Durable] = defaultdict(Durable)
+        """By group: they share the log, and nothing else."""
         self._images: dict[str, bytearray] = {}
         self._ends: dict[str, int] = {}
-        self._unsynced: dict[str, list[LogRecord]] = {}
+        self._unsynced: dict[str, list[tuple[int, LogRecord]]] = {}
         self._covered: dict[int, tuple[str, int]] = {}
         """A sync under way, by the line where it was entered -> its file and how many records it covers."""
 
@@ -139,8 +140,8 @@ class _Judge:
 
     def _made_durable(self, call: Call, count: int) -> None:
         unsynced = self._unsynced.get(call.target, [])
-        for record in unsynced[:count]:
-            self._durable.take(record, self._writes.marker)
+        for group, record in unsynced[:count]:
+            self._durable[group].take(record, self._writes.marker)
         del unsynced[:count]
         for line, (file, covered) in self._covered.items():
             if file == call.target:
@@ -156,7 +157,7 @@ class _Judge:
         assert match is not None
         at = self._ends.get(path, SEGMENT_HEADER_BYTES)
         while isinstance(block := decode_block(bytes(image), int(match[1]), at), Block):
-            self._unsynced.setdefault(path, []).extend(record for _, _, record in decode_records(block))
+            self._unsynced.setdefault(path, []).extend((group, record) for _, group, record in decode_records(block))
             self._verdict.checked["blocks"] += 1
             at = block.end
         self._ends[path] = at
@@ -165,12 +166,12 @@ class _Judge:
         if frame.to_node is None:
             self._reply_sent(frame)
             return
-        for _, message in items_decoder(AnyMessage).decode(frame.body):
+        for group, message in items_decoder(AnyMessage).decode(frame.body):
             if isinstance(message, RaftMessage):
-                self._message_sent(frame.line, frame.to_node, message)
+                self._message_sent(frame.line, frame.to_node, self._durable[group], message)
 
-    def _message_sent(self, line: int, to_node: int, message: RaftMessage) -> None:
-        durable, name = self._durable, type(message).__name__
+    def _message_sent(self, line: int, to_node: int, durable: Durable, message: RaftMessage) -> None:
+        name = type(message).__name__
         of_pre_vote = isinstance(message, RequestVote | Vote) and message.pre_vote
         if not of_pre_vote:
             self._look(line, message, durable.term >= message.term, f"its term is durable through {durable.term}")
@@ -197,8 +198,10 @@ class _Judge:
         self._look(frame.line, f"a reply with zxid {zxid:#x}", not missing, f"not durable are {missing[:5]}")
 
     def _is_durable(self, marker: bytes) -> bool:
-        position = self._durable.positions.get(marker)
-        return position is not None and self._durable.holds_through(position)
+        return any(
+            marker in durable.positions and durable.holds_through(durable.positions[marker])
+            for durable in self._durable.values()
+        )
 
     def _look(self, line: int, what: object, right: bool, but: str) -> None:
         if not right:

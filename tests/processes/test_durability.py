@@ -149,9 +149,9 @@ class Tracer:
     def reply(self, zxid: int) -> None:
         self.send(CLIENT, struct.pack(">iiqi", 16, 1, zxid, 0))
 
-    def write(self, *records: Record) -> None:
+    def write(self, *records: Record, group: int = 1) -> None:
         builder = BlockBuilder()
-        builder.add(1, records)
+        builder.add(group, records)
         block = builder.finish(RECORDS_BLOCK, 1, self._end, 0)
         self.lines.append(
             f'7 pwrite64(5<{hexed(LOG.encode())}>, "{hexed(block)}", {len(block)}, {self._end}) = {len(block)}'
@@ -202,6 +202,19 @@ def test_a_vote_must_be_the_one_that_is_durable(tracer: Tracer) -> None:
     tracer.sync()
     tracer.message(Vote(1, True, False))
     assert "vote for 0" in tracer.violations()[0]
+
+
+def test_what_one_group_made_durable_says_nothing_of_another(tracer: Tracer) -> None:
+    tracer.write(VOTE_RECORD, entry(1))
+    tracer.write(SaveState(encode_hard_state(7, 1)), group=0)
+    tracer.sync()
+    tracer.message(Appended(1, 1, 1))
+    assert tracer.violations() == []
+    tracer.write(entry(2), group=0)
+    tracer.sync()
+    tracer.message(Appended(1, 1, 2))
+    tracer.message(Vote(7, True, False))
+    assert len(tracer.violations()) == 3, "no entry, a term and a vote that are another group's"
 
 
 def test_a_candidate_votes_for_itself_durably_before_it_asks(tracer: Tracer) -> None:
