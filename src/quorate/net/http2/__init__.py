@@ -1,0 +1,1 @@
+"""HTTP/2 without I/O, both ends: bytes in, events out, bytes out (RFC 9113)."""
