@@ -1,0 +1,47 @@
+"""How the parts of the door (keys, watches, leases) have commands replicated.
+
+    proposer.propose(commands.grant(lease, ttl_s), call)     # the call is answered with the command's result
+    proposer.propose(commands.expire(lease, generation), Expiry(...))
+
+Commands of one turn of the loop reach the group together.  Outcomes come from the loop's thread, never from inside of
+`propose`, and exactly once, but for calls that have timed out: those are answered then, and what comes later is dropped.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol, TypeAlias
+
+from quorate.net.grpc.calls import Call
+from quorate.services.etcd.errors import EtcdError
+from quorate.services.etcd.results import Result
+
+
+class Proposal(ABC):
+    """A waiter that is no client's call, or that does more with the result than answering the call."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def applied(self, result: Result) -> None:
+        """The store applied the command, maybe with an error as its result.
+
+        Called in the very call in which the store applied the batch, as `Door.applied` is.
+        """
+
+    @abstractmethod
+    def failed(self, error: EtcdError, surely_not_done: bool) -> None:
+        """No result will come.  Where `surely_not_done` is false the command may have been applied, or may yet be."""
+
+
+Waiter: TypeAlias = Call | Proposal
+"""A bare call is the cheapest waiter: it is answered with header and body of the result, or with its error."""
+
+
+class Proposer(Protocol):
+    def propose(self, command: bytes, waiter: Waiter) -> None:
+        """Replicate a command (`commands`) that was checked.
+
+        A call may be failed from inside, where too much waits already or the command is too large.
+        """
+        ...
