@@ -30,8 +30,11 @@ class Proposal(ABC):
         """
 
     @abstractmethod
-    def failed(self, error: EtcdError, surely_not_done: bool) -> None:
-        """No result will come.  Where `surely_not_done` is false the command may have been applied, or may yet be."""
+    def failed(self, error: EtcdError) -> None:
+        """No result will come.
+
+        Surely not applied where the error is one of `errors.REFUSED`; else it may have been, or may yet be.
+        """
 
 
 Waiter: TypeAlias = Call | Proposal
