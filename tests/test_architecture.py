@@ -34,6 +34,8 @@ LAYERS = (
 SERVICE_REGISTRY = "quorate.node.process"
 """The only module outside a service that may import it: where a node's services are chosen."""
 
+SHARED_BY_SERVICES = ("interface", "keepalive")
+
 NODES_OWN_SERVICE = "cluster"
 """A node knows this one by name: the group that owns the members is part of the node (DESIGN.md section 4)."""
 
@@ -157,9 +159,9 @@ def wrong_directions(module: Module, known: Mapping[str, Module] = MODULES) -> I
 
 
 def service_of(name: str) -> str | None:
-    """`zookeeper` for `quorate.services.zookeeper.tree`; None for the services' interface and for other parts."""
+    """`zookeeper` for `quorate.services.zookeeper.tree`; None for what services share and for other parts."""
     parts = name.split(".")
-    if parts[:2] != ["quorate", "services"] or len(parts) < 3 or parts[2] == "interface":
+    if parts[:2] != ["quorate", "services"] or len(parts) < 3 or parts[2] in SHARED_BY_SERVICES:
         return None
     return parts[2]
 
@@ -328,6 +330,7 @@ def test_tests_do_not_sleep() -> None:
         ("quorate.storage.log", "import quorate.net.links"),
         ("quorate.services.interface", "from quorate.node.config import NodeConfig"),
         ("quorate.services.etcd.store", "from quorate.services.zookeeper import tree"),
+        ("quorate.services.keepalive.clock", "from quorate.services.zookeeper import tree"),
         ("quorate.node.group", "def late():\n    from quorate.services.zookeeper import store"),
         ("quorate.node.group", "from quorate import cli"),
         ("quorate.node.group", "from ..cli import main"),
@@ -350,6 +353,7 @@ def test_a_wrong_import_is_found(name: str, text: str) -> None:
         ("quorate.consensus.raft.core", "from quorate.consensus.replica import Replica\nimport math"),
         ("quorate.storage.log", "from quorate.consensus import records"),
         ("quorate.services.zookeeper.door", "from quorate.services.zookeeper import store"),
+        ("quorate.services.zookeeper.door", "from quorate.services.keepalive import clock"),
         ("quorate.node.process", "from quorate.services.zookeeper import store"),
         ("quorate.node.group", "from quorate.services.interface import Door"),
         ("quorate.cli.node", "from quorate.node.process import run_node"),

@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Change, Mutant
 
-_CLOCK: Final = "quorate.services.zookeeper.session_clock"
+_CLOCK: Final = "quorate.services.keepalive.clock"
 _CONNECTION: Final = "quorate.services.zookeeper.connection"
 _DOOR: Final = "quorate.services.zookeeper.door"
 _WATCHES: Final = "quorate.services.zookeeper.watches"

@@ -29,14 +29,15 @@ from typing import Final
 
 from quorate.consensus.replica import Leadership, NodeId
 from quorate.services.interface import DoorConfig, Group, Refused
-from quorate.services.zookeeper import commands, four_letter, touches
+from quorate.services.keepalive import touches
+from quorate.services.keepalive.clock import KeepAliveClock
+from quorate.services.zookeeper import commands, four_letter
 from quorate.services.zookeeper.connection import REPLY_HEAD, REPLY_HEADER_BYTES, Connection, Phase, Stall, Write
 from quorate.services.zookeeper.counters import Counters
 from quorate.services.zookeeper.errors import REFUSED_CODES, ErrorCode
 from quorate.services.zookeeper.log_limit import LogLimiter
 from quorate.services.zookeeper.protocol import PASSWORD_BYTES, ConnectRequest
 from quorate.services.zookeeper.requests import encode_event
-from quorate.services.zookeeper.session_clock import SessionClock
 from quorate.services.zookeeper.store import Store
 from quorate.services.zookeeper.tree import EventItem, Result
 from quorate.services.zookeeper.watches import Watches
@@ -109,7 +110,7 @@ class ZooKeeperDoor:
         self._congested: dict[Connection, None] = {}
         self._broken: dict[Connection, None] = {}
         """Connections that lost a write while `commands` may hold later ones, until these are dropped."""
-        self._clock: SessionClock | None = None
+        self._clock: KeepAliveClock | None = None
         """Only while this node is the ready leader, and its store holds all that was committed before."""
         self._led_generation: int | None = None
         """The generation that this node leads and is ready in: the clock's, also while it is not there yet."""
@@ -470,11 +471,11 @@ class ZooKeeperDoor:
             self._start_clock()
 
     def _start_clock(self) -> None:
-        self._clock = SessionClock()
+        self._clock = KeepAliveClock()
         sessions = [(session.session_id, session.timeout_ms) for session in self.store.sessions.values()]
         self._clock.start(sessions, self.group.now_ms(), self._margin_ms)
 
-    def _propose_expiries(self, clock: SessionClock, now_ms: int) -> None:
+    def _propose_expiries(self, clock: KeepAliveClock, now_ms: int) -> None:
         for session in clock.due(now_ms):
             known = self.store.sessions.get(session)
             if known is None:

@@ -1,15 +1,15 @@
-"""The session clock against a plain model, and the promises of its docstring one by one."""
+"""The clock against a plain model, and the promises of its docstring one by one."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorate.services.zookeeper.session_clock import SessionClock
+from quorate.services.keepalive.clock import KeepAliveClock
 
 
-def test_a_session_is_due_after_its_timeout_and_named_once() -> None:
-    clock = SessionClock()
+def test_an_id_is_due_after_its_timeout_and_named_once() -> None:
+    clock = KeepAliveClock()
     clock.add(7, 1_000, now_ms=50)
     assert clock.due(1_049) == []
     assert clock.due(1_050) == [7]
@@ -17,23 +17,23 @@ def test_a_session_is_due_after_its_timeout_and_named_once() -> None:
 
 
 def test_a_touch_gives_the_whole_timeout_again() -> None:
-    clock = SessionClock()
+    clock = KeepAliveClock()
     clock.add(7, 1_000, now_ms=0)
     assert clock.touch(7, 900)
     assert clock.due(1_899) == []
     assert clock.due(1_900) == [7]
 
 
-def test_a_session_that_was_named_cannot_be_touched() -> None:
-    clock = SessionClock()
+def test_an_id_that_was_named_cannot_be_touched() -> None:
+    clock = KeepAliveClock()
     clock.add(7, 1_000, now_ms=0)
     assert clock.due(1_000) == [7]
     assert clock.is_ending(7)
     assert not clock.touch(7, 1_001)
 
 
-def test_unknown_and_removed_sessions_cannot_be_touched() -> None:
-    clock = SessionClock()
+def test_unknown_and_removed_ids_cannot_be_touched() -> None:
+    clock = KeepAliveClock()
     clock.add(7, 1_000, now_ms=0)
     clock.remove(7)
     assert not clock.touch(7, 1)
@@ -43,7 +43,7 @@ def test_unknown_and_removed_sessions_cannot_be_touched() -> None:
 
 
 def test_an_expiry_that_came_to_nothing_is_named_again_later() -> None:
-    clock = SessionClock()
+    clock = KeepAliveClock()
     clock.add(7, 1_000, now_ms=0)
     assert clock.due(1_000) == [7]
     clock.propose_again(7, 1_500)
@@ -52,8 +52,8 @@ def test_an_expiry_that_came_to_nothing_is_named_again_later() -> None:
     assert clock.due(1_500) == [7]
 
 
-def test_a_session_taken_over_before_its_expiry_was_applied_lives_on() -> None:
-    clock = SessionClock()
+def test_an_id_taken_over_before_its_expiry_was_applied_lives_on() -> None:
+    clock = KeepAliveClock()
     clock.add(7, 1_000, now_ms=0)
     assert clock.due(1_000) == [7]
     clock.add(7, 1_000, now_ms=1_100)
@@ -63,8 +63,8 @@ def test_a_session_taken_over_before_its_expiry_was_applied_lives_on() -> None:
     assert clock.due(2_200) == [7]
 
 
-def test_a_new_leader_gives_every_session_its_timeout_and_the_grace() -> None:
-    clock = SessionClock()
+def test_a_new_leader_gives_every_id_its_timeout_and_the_grace() -> None:
+    clock = KeepAliveClock()
     clock.add(1, 100, now_ms=0)
     clock.start([(2, 1_000), (3, 500)], now_ms=10_000, grace_ms=400)
     assert clock.due(10_899) == []
@@ -73,8 +73,8 @@ def test_a_new_leader_gives_every_session_its_timeout_and_the_grace() -> None:
     assert len(clock) == 2
 
 
-def test_a_session_touched_in_a_time_that_is_excused_is_not_due_before_its_timeout() -> None:
-    clock = SessionClock()
+def test_an_id_touched_in_a_time_that_is_excused_is_not_due_before_its_timeout() -> None:
+    clock = KeepAliveClock()
     clock.add(7, 1_000, now_ms=0)
     assert clock.touch(7, 900)
     clock.excuse(900)
@@ -83,13 +83,13 @@ def test_a_session_touched_in_a_time_that_is_excused_is_not_due_before_its_timeo
     assert clock.due(2_800) == [7]
 
 
-SESSIONS = st.integers(1, 4)
+IDS = st.integers(1, 4)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), SESSIONS, st.integers(1, 50)),
-        st.tuples(st.just("touch"), SESSIONS, st.just(0)),
-        st.tuples(st.just("remove"), SESSIONS, st.just(0)),
-        st.tuples(st.just("again"), SESSIONS, st.integers(0, 40)),
+        st.tuples(st.just("add"), IDS, st.integers(1, 50)),
+        st.tuples(st.just("touch"), IDS, st.just(0)),
+        st.tuples(st.just("remove"), IDS, st.just(0)),
+        st.tuples(st.just("again"), IDS, st.integers(0, 40)),
         st.tuples(st.just("wait"), st.just(0), st.integers(0, 30)),
         st.tuples(st.just("stand still"), st.just(0), st.integers(1, 30)),
     ),
@@ -100,28 +100,28 @@ STEPS = st.lists(
 @given(STEPS)
 @settings(max_examples=300)
 def test_it_names_exactly_what_a_plain_table_of_deadlines_names(steps: list[tuple[str, int, int]]) -> None:
-    clock = SessionClock()
+    clock = KeepAliveClock()
     now_ms = 0
     timeout: dict[int, int] = {}
     deadline: dict[int, int] = {}
     again: dict[int, int] = {}
-    for step, session, number in steps:
+    for step, id_, number in steps:
         if step == "add":
-            clock.add(session, number, now_ms)
-            timeout[session], deadline[session] = number, now_ms + number
-            again.pop(session, None)
+            clock.add(id_, number, now_ms)
+            timeout[id_], deadline[id_] = number, now_ms + number
+            again.pop(id_, None)
         elif step == "touch":
-            assert clock.touch(session, now_ms) == (session in deadline)
-            if session in deadline:
-                deadline[session] = now_ms + timeout[session]
+            assert clock.touch(id_, now_ms) == (id_ in deadline)
+            if id_ in deadline:
+                deadline[id_] = now_ms + timeout[id_]
         elif step == "remove":
-            clock.remove(session)
+            clock.remove(id_)
             for table in (timeout, deadline, again):
-                table.pop(session, None)
+                table.pop(id_, None)
         elif step == "again":
-            if session in timeout and session not in deadline:
-                again[session] = now_ms + number
-            clock.propose_again(session, now_ms + number)
+            if id_ in timeout and id_ not in deadline:
+                again[id_] = now_ms + number
+            clock.propose_again(id_, now_ms + number)
         elif step == "stand still":
             now_ms += number
             clock.excuse(number)
