@@ -1,0 +1,66 @@
+"""A version: what a key was from one revision on."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from quorate.services.etcd.encoding import varint
+
+VERSION_OVERHEAD_BYTES: Final = 256
+"""What a version is held to cost beside its key and value: etcd's estimate, and about what it takes in memory."""
+
+
+class Version(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A change of one key; never changes itself.  With `version` 0 it is a tombstone: the key was deleted.
+
+    Compared and hashed by its contents; no two of one store are alike but for a key that a transaction wrote twice.
+    """
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    """0 of a tombstone."""
+    mod_revision: int
+    """The revision of the change."""
+    version: int
+    """1 for the put that created the key, one more for each after it; 0 of a tombstone."""
+    lease: int
+    """Id, or 0 for none."""
+
+
+Versions: TypeAlias = Version | list[Version]
+"""Of one key, in their order: a list only where there are several."""
+
+
+def tombstone(key: bytes, revision: int) -> Version:
+    return Version(key, b"", 0, revision, 0, 0)
+
+
+def size_bytes(version: Version) -> int:
+    """What it counts for in the quota."""
+    return VERSION_OVERHEAD_BYTES + len(version.key) + len(version.value)
+
+
+def encode_key_value(version: Version) -> bytes:
+    """The `KeyValue` message; of a tombstone key and mod_revision, as in the events of a watch."""
+    return encode_without_value(version) + _value_field(version.value)
+
+
+def _value_field(value: bytes) -> bytes:
+    return b"\x2a" + varint(len(value)) + value if value else b""
+
+
+def encode_without_value(version: Version) -> bytes:
+    """As `encode_key_value`, for a client that wants keys only."""
+    key = version.key
+    encoded = b"\x0a" + varint(len(key)) + key if key else b""
+    if version.version:
+        encoded += b"\x10" + varint(version.create_revision) + b"\x18" + varint(version.mod_revision)
+        encoded += b"\x20" + varint(version.version)
+    else:
+        encoded += b"\x18" + varint(version.mod_revision)
+    if version.lease:
+        encoded += b"\x30" + varint(version.lease)
+    return encoded
