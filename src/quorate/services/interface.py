@@ -203,6 +203,12 @@ class DoorConfig:
 
     Beside what it asked for before that: a reply larger than this reaches a client that reads it.
     """
+    cluster_id: str = ""
+    """The same on every node of the cluster, and of no other one."""
+    peer: str = ""
+    """host:port where the other nodes reach this one."""
+    reachable_host: str = ""
+    """Where clients reach `port`: `host`, or where that stands for every interface, the host of `peer`."""
 
 
 @dataclass(frozen=True, slots=True)

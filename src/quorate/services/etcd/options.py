@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 
 
@@ -19,3 +20,5 @@ class EtcdOptions:
     """How long a request waits for its answer, and two election timeouts more."""
     watch_progress_interval_ms: int = 600_000
     """A watch that asked for it is told of progress after this long without events."""
+    tls: ssl.SSLContext | None = None
+    """None: clients speak in the clear."""
