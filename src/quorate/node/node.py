@@ -32,7 +32,7 @@ from quorate.net.links import Links
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import DoubtfulSnapshot, Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.node.admin import AdminListener, AdminPages, observing_pages
-from quorate.node.config import NodeConfig
+from quorate.node.config import WILDCARD_HOSTS, NodeConfig
 from quorate.node.driver import Driver
 from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
@@ -236,6 +236,9 @@ class Node:
             max_requests_in_flight=config.limits.max_requests_in_flight,
             max_unread_bytes=config.limits.max_unread_bytes,
             margin_ms=2 * config.timing.election_timeout_ms,
+            cluster_id=self._identity.cluster_id,
+            peer=str(config.members[config.node]),
+            reachable_host=config.members[config.node].host if hosted.host in WILDCARD_HOSTS else hosted.host,
         )
 
     # --- life --------------------------------------------------------------------------------
