@@ -109,7 +109,15 @@ class Place:
         identity = Identity.open(SimulatedDisk(), "paris", 0, "0" * 32)
         identity.join("c" * 32)
         self.roster = Roster(
-            config, identity, self.store, "1", False, lambda: self.now_ms, lambda: None, lambda error: None
+            config,
+            identity,
+            self.store,
+            ["zookeeper"],
+            "1",
+            False,
+            lambda: self.now_ms,
+            lambda: None,
+            lambda error: None,
         )
 
 

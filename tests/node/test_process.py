@@ -13,8 +13,8 @@ import pytest
 
 from quorate.consensus.records import SaveState
 from quorate.node import process
-from quorate.node.config import Address, ListenConfig, NodeConfig, StorageConfig
-from quorate.node.process import EXIT_DAMAGED_DATA, EXIT_FAILED, EXIT_OK, EXIT_WRONG_CONFIGURATION, ZOOKEEPER_GROUP
+from quorate.node.config import SERVICE_GROUPS, Address, ListenConfig, NodeConfig, StorageConfig
+from quorate.node.process import EXIT_DAMAGED_DATA, EXIT_FAILED, EXIT_OK, EXIT_WRONG_CONFIGURATION
 from quorate.node.roster import ALONE_MS
 from quorate.simulation.disk import SimulatedDisk
 from quorate.simulation.scheduler import Simulation
@@ -69,7 +69,7 @@ def used(disk: SimulatedDisk) -> SimulatedDisk:
 def unreadable_hard_state() -> SimulatedDisk:
     disk = used(SimulatedDisk())
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
-    log.append(ZOOKEEPER_GROUP, [SaveState(b"?")])
+    log.append(SERVICE_GROUPS["zookeeper"], [SaveState(b"?")])
     log.close()
     return disk
 

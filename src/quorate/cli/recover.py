@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quorate.cli.cluster_view import CLUSTER_GROUP
 from quorate.cli.errors import CommandError, WrongConfiguration
 from quorate.cli.member import NODE, peer_address
 from quorate.cli.snapshot import as_text, new_node, restored, verified, what_next
 from quorate.cli.tables import render_table
-from quorate.node.config import Address, ConfigError, load_config
+from quorate.node.config import SERVICE_GROUPS, Address, ConfigError, load_config
 
 if TYPE_CHECKING:
     from quorate.node.recovery import Found
@@ -168,9 +169,7 @@ def _disk(folder: Path) -> Iterator[RealDisk]:
 
 def describe(found: Found, folder: Path) -> str:
     """What was found, for a person who must decide."""
-    from quorate.node.process import ZOOKEEPER_GROUP
-
-    names = {0: "cluster", ZOOKEEPER_GROUP: "zookeeper"}
+    names = {CLUSTER_GROUP: "cluster", **{group: service for service, group in SERVICE_GROUPS.items()}}
     rows = [
         [
             names.get(group, f"group {group}"),

@@ -9,7 +9,7 @@
 The dialling node says who it is, whom it means and what it speaks; the accepting node
 answers with its own identity or with the reason why not, and either side may refuse.  What
 can be judged without knowing the members is judged here: wire version, cluster, protocol,
-and whether the right node was reached.  Whether a peer is a member, under this incarnation,
+services, and whether the right node was reached.  Whether a peer is a member, under this incarnation,
 is the node's to say: its `Gate` is asked each time, because members change while it runs.
 """
 
@@ -28,6 +28,8 @@ from quorate.storage.identity import is_incarnation
 
 WIRE_VERSION: Final = 2
 """Version of frames and messages between nodes."""
+FIRST_SERVICES: Final = ("zookeeper",)
+"""What nodes serve that do not say it: of a version that could serve nothing else."""
 ANY_NODE: Final = -1
 """`to_node` of one who asks who is there, and `node` of one who is no node."""
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", re.ASCII)
@@ -90,6 +92,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """The node waits to be let into a cluster that exists: it does not help to form one."""
     first_members: list[int] = []
     """While it helps to form one: who takes part, by its settings."""
+    services: tuple[str, ...] = FIRST_SERVICES
+    """What it serves: the same on every node of a cluster."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -125,6 +129,7 @@ class Portrait(msgspec.Struct, frozen=True, tag="portrait"):
     node: int
     incarnation: str
     address: str
+    services: tuple[str, ...] = FIRST_SERVICES
 
 
 _PREAMBLE = msgspec.msgpack.Decoder(_Preamble)
@@ -155,6 +160,7 @@ class LocalIdentity:
     formation: Mapping[int, str] = field(default_factory=dict)
     joining: bool = False
     first_members: Sequence[int] = ()
+    services: tuple[str, ...] = FIRST_SERVICES
     release: str = __version__
 
 
@@ -208,6 +214,7 @@ def greet(local: LocalIdentity, to_node: int, purpose: Purpose) -> Hello:
         formation=dict(local.formation),
         joining=local.joining,
         first_members=list(local.first_members),
+        services=local.services,
     )
 
 
@@ -340,6 +347,13 @@ def _judge_hello(hello: Hello, local: LocalIdentity) -> None:
             f"node {hello.node} runs protocol {hello.protocol!r}, this cluster {local.protocol!r}",
             RefusalCode.INCOMPATIBLE,
         )
+    if hello.services != local.services:
+        raise HandshakeRefused(
+            f"node {hello.node} serves {' and '.join(hello.services)}, node {local.node} "
+            f"{' and '.join(local.services)}: give every node the same `services`, those with which the cluster "
+            "was formed",
+            RefusalCode.INCOMPATIBLE,
+        )
     if hello.to_node != local.node:
         raise HandshakeRefused(
             f"node {hello.node} wants node {hello.to_node}, this is node {local.node}: check the members' addresses",
@@ -376,4 +390,5 @@ def _portrait(local: LocalIdentity) -> Portrait:
         node=local.node,
         incarnation=local.incarnation,
         address=local.address,
+        services=local.services,
     )

@@ -18,7 +18,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,14 @@ SettingValue: TypeAlias = str | int
 
 PROTOCOLS = ("raft",)
 """Names that the setting `protocol` may have."""
+
+SERVICE_GROUPS: Mapping[str, int] = MappingProxyType({"zookeeper": 1, "etcd": 2})
+"""Names that the setting `services` may have -> the group that replicates each.
+
+The numbers stand in logs, snapshots and messages, so they never change; 0 is the cluster's own group.
+"""
+
+DEFAULT_SERVICES = ("zookeeper",)
 
 MAX_MEMBERS = 9
 """A write waits for a majority, so more members than this make a cluster slower and hardly safer."""
@@ -62,6 +70,7 @@ class Address(NamedTuple):
 
 DEFAULT_ADMIN = Address("127.0.0.1", 4181)
 DEFAULT_ZOOKEEPER = Address("127.0.0.1", 2181)
+DEFAULT_ETCD = Address("127.0.0.1", 2379)
 
 
 def parse_address(text: str) -> Address:
@@ -91,6 +100,8 @@ class ListenConfig:
     """For `quorate status`, health checks and metrics (HTTP)."""
     zookeeper: Address = DEFAULT_ZOOKEEPER
     """For ZooKeeper clients."""
+    etcd: Address = DEFAULT_ETCD
+    """For etcd clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,31 @@ class StorageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EtcdConfig:
+    """The etcd service.  The same on every node of a cluster; the defaults are etcd's.  Sizes in bytes."""
+
+    quota_bytes: int = _number(2 << 30, 1 << 20, 1 << 40)
+    """Keys and values, with their history, take at most this; then writes are refused until some are deleted."""
+    max_request_bytes: int = _number(3 << 19, 1 << 10, 64 << 20)
+    """The largest request that a client may send."""
+    max_txn_ops: int = _number(128, 1, 1_000_000)
+    """Operations in one branch of a transaction."""
+    watch_progress_interval_ms: int = _number(600_000, 100, 86_400_000)
+    """A watch that asked for it is told of progress after this long (ms) without events."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """TLS for etcd clients: PEM files, absolute."""
+
+    cert: Path
+    """The node's certificate, and those between it and the root."""
+    key: Path
+    client_ca: Path | None = None
+    """Clients must show a certificate that one of these has signed; None where they need none."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """All that one node is told.  Build it with `load_config` or `make_config`, which check it."""
 
@@ -162,6 +198,15 @@ class NodeConfig:
     timing: TimingConfig = TimingConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()
+    services: tuple[str, ...] = DEFAULT_SERVICES
+    """What the cluster serves, in the order of `SERVICE_GROUPS`; decided for good when it is formed."""
+    etcd: EtcdConfig = EtcdConfig()
+    tls: TlsConfig | None = None
+    """None: etcd clients speak in the clear."""
+
+    def clients(self) -> dict[str, Address]:
+        """Service -> where its clients connect, of those that are served."""
+        return {service: getattr(self.listen, service) for service in self.services}
 
 
 def load_config(path: Path, overrides: Mapping[str, SettingValue] | None = None) -> NodeConfig:
@@ -187,7 +232,7 @@ def make_config(
     source: str = "configuration",
     folder: Path | None = None,
 ) -> NodeConfig:
-    """Check settings shaped like the TOML file.  `folder` is what a relative `data` is relative to.
+    """Check settings shaped like the TOML file.  `folder` is what relative paths in it are relative to.
 
     Raises ConfigError, with all problems at once.
     """
@@ -211,18 +256,27 @@ def render_config(config: NodeConfig) -> str:
         f"node = {config.node}",
         f"data = {_toml_text(str(config.data))}",
         f"protocol = {_toml_text(config.protocol)}",
+        f"services = {json.dumps(config.services)}",
         *(["join = true"] if config.join else []),
         "",
         "[members]",
         *(f'{node} = "{address}"' for node, address in sorted(config.members.items())),
         "",
         "[listen]",
-        *(f'{setting.name} = "{getattr(config.listen, setting.name)}"' for setting in fields(ListenConfig)),
+        *(
+            f'{setting.name} = "{getattr(config.listen, setting.name)}"'
+            for setting in fields(ListenConfig)
+            if _is_heeded(setting.name, config.services) or getattr(config.listen, setting.name) != setting.default
+        ),
     ]
-    for name, section in (("timing", config.timing), ("limits", config.limits), ("storage", config.storage)):
+    for name in _NUMBER_SECTIONS:
+        section = getattr(config, name)
         changed = [s.name for s in fields(section) if getattr(section, s.name) != s.default]
         if changed:
             lines += ["", f"[{name}]", *(f"{setting} = {getattr(section, setting)}" for setting in changed)]
+    if config.tls is not None:
+        paths = [(setting.name, getattr(config.tls, setting.name)) for setting in fields(TlsConfig)]
+        lines += ["", "[tls]", *(f"{name} = {_toml_text(str(path))}" for name, path in paths if path is not None)]
     return "\n".join(lines) + "\n"
 
 
@@ -231,13 +285,16 @@ def _toml_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-_NUMBER_SECTIONS = MappingProxyType({"timing": TimingConfig, "limits": LimitsConfig, "storage": StorageConfig})
+_NUMBER_SECTIONS = MappingProxyType(
+    {"timing": TimingConfig, "limits": LimitsConfig, "storage": StorageConfig, "etcd": EtcdConfig}
+)
 _LISTENERS = tuple(setting.name for setting in fields(ListenConfig))
 _KNOWN = (
-    *("cluster", "node", "data", "protocol", "join", "members", "listen"),
+    *("cluster", "node", "data", "protocol", "services", "join", "members", "listen", "tls"),
     *(f"listen.{name}" for name in _LISTENERS),
     *_NUMBER_SECTIONS,
     *(f"{section}.{s.name}" for section, shape in _NUMBER_SECTIONS.items() for s in fields(shape)),
+    *(f"tls.{s.name}" for s in fields(TlsConfig)),
 )
 
 _Section = TypeVar("_Section")
@@ -258,14 +315,17 @@ class _Reader:
         data = self._data(folder)
         protocol = self._protocol()
         join = self._join()
-        listen = self._listen(members.get(node) if node is not None else None)
+        services = self._services()
+        listen = self._listen(members.get(node) if node is not None else None, services or ())
         timing = self._numbers("timing", TimingConfig)
         limits = self._numbers("limits", LimitsConfig)
         storage = self._numbers("storage", StorageConfig)
+        etcd = self._numbers("etcd", EtcdConfig)
+        tls = self._tls(folder)
         if timing is not None:
             self._check_timing(timing)
         if limits is not None:
-            self._check_limits(limits)
+            self._check_limits(limits, etcd)
         if storage is not None:
             self._check_storage(storage)
         if (
@@ -278,10 +338,24 @@ class _Reader:
             or timing is None
             or limits is None
             or storage is None
+            or services is None
+            or etcd is None
         ):
             return None
         return NodeConfig(
-            cluster, node, data, MappingProxyType(members), listen, protocol, join, timing, limits, storage
+            cluster,
+            node,
+            data,
+            MappingProxyType(members),
+            listen,
+            protocol,
+            join,
+            timing,
+            limits,
+            storage,
+            services,
+            etcd,
+            tls,
         )
 
     def _wrong(self, name: str, value: object, allowed: str) -> None:
@@ -307,7 +381,9 @@ class _Reader:
         close = difflib.get_close_matches(name, _KNOWN, 1, 0.8)
         close = close or [by_last[found] for found in difflib.get_close_matches(last, by_last, 1, 0.75)]
         section = name.rpartition(".")[0]
-        siblings = [known for known in _KNOWN if known.rpartition(".")[0] == section] or list(_KNOWN[:6])
+        siblings = [known for known in _KNOWN if known.rpartition(".")[0] == section] or [
+            known for known in _KNOWN if "." not in known
+        ]
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(siblings)}"
         self.problems.append(f"{name}: no such setting; {hint}")
 
@@ -376,11 +452,38 @@ class _Reader:
         data = self.tree.get("data")
         if data is None:
             self._missing("data", "name the folder for this node's log and snapshots")
-        elif not isinstance(data, str) or not data or "\0" in data:
-            self._wrong("data", data, "must be the path of a folder")
-        else:
-            return (folder / data).absolute()
-        return None
+            return None
+        return self._path("data", data, folder, "folder")
+
+    def _path(self, name: str, value: object, folder: Path, kind: str) -> Path | None:
+        if not isinstance(value, str) or not value or "\0" in value:
+            self._wrong(name, value, f"must be the path of a {kind}")
+            return None
+        return (folder / value).absolute()
+
+    def _tls(self, folder: Path) -> TlsConfig | None:
+        section = self._section("tls")
+        if not section:
+            return None
+        names = [setting.name for setting in fields(TlsConfig)]
+        paths = {
+            name: self._path(f"tls.{name}", section[name], folder, "PEM file") for name in names if name in section
+        }
+        for name, what in (("cert", "its certificate"), ("key", "its private key")):
+            if name not in section:
+                self._missing(f"tls.{name}", f"a node that speaks TLS needs {what}, a PEM file")
+        cert, key = paths.get("cert"), paths.get("key")
+        return TlsConfig(cert, key, paths.get("client_ca")) if cert is not None and key is not None else None
+
+    def _services(self) -> tuple[str, ...] | None:
+        value = self.tree.get("services", [*DEFAULT_SERVICES])
+        if isinstance(value, str):  # from the command line
+            value = value.split(",")
+        try:
+            return parse_services(value)
+        except ValueError as error:
+            self._wrong("services", value, str(error))
+            return None
 
     def _protocol(self) -> str | None:
         protocol = self.tree.get("protocol", PROTOCOLS[0])
@@ -399,7 +502,7 @@ class _Reader:
             self.problems.append(f"{name} = {error}")
             return None
 
-    def _listen(self, own_member: Address | None) -> ListenConfig | None:
+    def _listen(self, own_member: Address | None, services: Collection[str]) -> ListenConfig | None:
         section = self._section("listen")
         if section is None:
             return None
@@ -415,6 +518,8 @@ class _Reader:
                 addresses[name] = address
         taken: dict[str, Address] = {}
         for name, address in addresses.items():
+            if not _is_heeded(name, services):
+                continue
             for other, known in taken.items():
                 if _collide(address, known):
                     self._wrong(f"listen.{name}", str(address), f"is taken by listen.{other} ({known})")
@@ -452,7 +557,7 @@ class _Reader:
                 f"must be at least timing.election_timeout_ms ({timing.election_timeout_ms}), or 0",
             )
 
-    def _check_limits(self, limits: LimitsConfig) -> None:
+    def _check_limits(self, limits: LimitsConfig, etcd: EtcdConfig | None) -> None:
         for name in ("max_uncommitted_bytes", "max_unread_bytes"):
             if getattr(limits, name) < limits.max_frame_bytes:
                 self._wrong(
@@ -461,6 +566,13 @@ class _Reader:
                     f"must be at least limits.max_frame_bytes ({limits.max_frame_bytes}), "
                     "or the largest request could never pass",
                 )
+        if etcd is not None and limits.max_uncommitted_bytes < etcd.max_request_bytes:
+            self._wrong(
+                "limits.max_uncommitted_bytes",
+                limits.max_uncommitted_bytes,
+                f"must be at least etcd.max_request_bytes ({etcd.max_request_bytes}), "
+                "or the largest request could never pass",
+            )
 
     def _check_storage(self, storage: StorageConfig) -> None:
         if storage.snapshot_log_bytes < 2 * storage.segment_bytes:
@@ -470,6 +582,22 @@ class _Reader:
                 f"must be at least twice storage.segment_bytes ({storage.segment_bytes}), "
                 "because a snapshot frees whole segments only",
             )
+
+
+def parse_services(names: object) -> tuple[str, ...]:
+    """The services of these names, in the order of `SERVICE_GROUPS`.  Raises ValueError that says what is allowed."""
+    known = ", ".join(SERVICE_GROUPS)
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"must be a list of at least one of: {known}")
+    for name in names:
+        if not isinstance(name, str) or name not in SERVICE_GROUPS:
+            raise ValueError(f"{json.dumps(name, default=str)} is no service: there are {known}")
+    return tuple(name for name in SERVICE_GROUPS if name in names)
+
+
+def _is_heeded(listener: str, services: Collection[str]) -> bool:
+    """Where a service that is off would listen does not matter."""
+    return listener not in SERVICE_GROUPS or listener in services
 
 
 def _collide(one: Address, other: Address) -> bool:

@@ -7,6 +7,7 @@ the first members or was let in by one (`roster`), and then starts its groups.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -32,13 +33,14 @@ from quorate.net.links import Links
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import DoubtfulSnapshot, Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.node.admin import AdminListener, AdminPages, observing_pages
-from quorate.node.config import WILDCARD_HOSTS, NodeConfig
+from quorate.node.config import SERVICE_GROUPS, WILDCARD_HOSTS, NodeConfig
 from quorate.node.driver import Driver
 from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
 from quorate.node.metrics import MetricsPage
 from quorate.node.neighbours import Neighbours
 from quorate.node.operations import Operations
+from quorate.node.recovery import apply_entries
 from quorate.node.room import CLUSTER_GROUP, DiskRoom
 from quorate.node.roster import Roster, Standing
 from quorate.node.self_watch import SelfWatch
@@ -50,7 +52,7 @@ from quorate.services.cluster.door import ClusterDoor
 from quorate.services.cluster.store import ClusterStore
 from quorate.services.interface import DoorConfig, Service
 from quorate.storage.disk import File
-from quorate.storage.identity import Identity
+from quorate.storage.identity import Identity, IdentityMismatch
 from quorate.storage.log import Log
 from quorate.storage.set_aside import was_set_aside
 from quorate.storage.snapshots import SnapshotInfo, Snapshots
@@ -125,6 +127,7 @@ class Node:
             config,
             self._identity,
             self.members,
+            [hosted.service.name for hosted in services],
             __version__,
             was_set_aside(disk),
             self._now_ms,
@@ -273,11 +276,27 @@ class Node:
             compacted = self._recovered.get(group_id, Recovered()).compacted
             if compacted.position:
                 await self._snapshotter.restore(group, compacted.position)
+        self._check_groups()
         self._recovered = {}
         self._members_changed()
         # Before any listener: a peer may speak as soon as it can connect.
         self._driver.start(self._groups)
         self._serving = True
+
+    def _check_groups(self) -> None:
+        """Which services a cluster has is decided when it is formed.  Raises IdentityMismatch."""
+        known = ClusterStore.of(self.members.content())
+        apply_entries(known, self._recovered.get(CLUSTER_GROUP, Recovered()).entries)
+        # A log that does not know yet how the cluster was formed may hold something of its groups.
+        there = set(known.groups) or {*self._groups, *self._recovered}
+        if there != self._groups.keys():
+            names = {group: service for service, group in SERVICE_GROUPS.items()}
+            formed_with = [names.get(group, f"group {group}") for group in sorted(there - {CLUSTER_GROUP})]
+            serves = [hosted.service.name for hosted in self._hosted]
+            raise IdentityMismatch(
+                f"the cluster of this data folder was formed to serve {' and '.join(formed_with)}, these settings say "
+                f"{' and '.join(serves)}: set services = {json.dumps(formed_with)}"
+            )
 
     async def _open_doors(self) -> None:
         for group in self._groups.values():

@@ -2,7 +2,7 @@
 
     POST /members    {"change": "add" | "promote" | "remove" | "replace", "node": 3, "address": "host:port",
                       "new_node": 4, "dry_run": false, "force": false, "expected": 0}
-    POST /transfer   {"service": "zookeeper" | "cluster" | null, "node": 2 | null, "dry_run": false}
+    POST /transfer   {"service": "zookeeper" | "etcd" | "cluster" | null, "node": 2 | null, "dry_run": false}
     GET  /backup     a backup of all groups (`storage.backup`)
     POST /snapshot   start a snapshot of every group
 
@@ -14,6 +14,7 @@ decided; the groups follow it afterwards, which `GET /members` shows.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from quorate import __version__
-from quorate.net.handshake import HandshakeRefused, Portrait
+from quorate.net.handshake import HandshakeRefused, LocalIdentity, Portrait
 from quorate.net.probe import probe
 from quorate.node.admin import Answer, BadRequest, Body, Handler, Route, Stream, json_answer
 from quorate.node.config import WILDCARD_HOSTS, parse_address
@@ -125,7 +126,7 @@ class Operations:
         except (OSError, TimeoutError) as error:
             why = str(error) or "no answer"
             return None, [f"note: nothing answers at {change.address} yet ({why}): start node {change.node} there"]
-        return _objection(portrait, change, local.cluster, local.protocol, local.cluster_id), []
+        return _objection(portrait, change, local), []
 
     # --- leadership --------------------------------------------------------------------------
 
@@ -245,16 +246,21 @@ def _endpoint(address: str) -> tuple[str, int]:
     return parsed.host, parsed.port
 
 
-def _objection(portrait: Portrait, change: Add, cluster: str, protocol: str, cluster_id: str) -> str | None:
+def _objection(portrait: Portrait, change: Add, local: LocalIdentity) -> str | None:
     where = f"the node at {change.address}"
-    if portrait.cluster != cluster:
-        return f"{where} belongs to cluster {portrait.cluster!r}, not to {cluster!r}"
-    if portrait.cluster_id and portrait.cluster_id != cluster_id:
-        return f"{where} belongs to another cluster, with id {portrait.cluster_id[:8]} instead of {cluster_id[:8]}"
+    if portrait.cluster != local.cluster:
+        return f"{where} belongs to cluster {portrait.cluster!r}, not to {local.cluster!r}"
+    if portrait.cluster_id and portrait.cluster_id != local.cluster_id:
+        return (
+            f"{where} belongs to another cluster, with id {portrait.cluster_id[:8]} instead of {local.cluster_id[:8]}"
+        )
     if portrait.node != change.node:
         return f"{where} is node {portrait.node}, not node {change.node}"
-    if portrait.protocol != protocol:
-        return f"{where} runs protocol {portrait.protocol!r}, this cluster {protocol!r}"
+    if portrait.protocol != local.protocol:
+        return f"{where} runs protocol {portrait.protocol!r}, this cluster {local.protocol!r}"
+    if portrait.services != local.services:
+        services = json.dumps(local.services)
+        return f"{where} serves {' and '.join(portrait.services)}: set services = {services} in its settings"
     if portrait.cluster_id:
         return f"{where} has data of this cluster from an earlier membership: give it an empty folder"
     return None

@@ -8,16 +8,18 @@ import logging
 import os
 import random
 import signal
+import ssl
 import sys
 import time
 
-from quorate.node.config import NodeConfig
+from quorate.net.grpc.tls import server_context
+from quorate.node.config import SERVICE_GROUPS, NodeConfig, TlsConfig
 from quorate.node.descriptors import fit_connections
 from quorate.node.environment import Environment
 from quorate.node.node import HostedService, Node
 from quorate.node.repair import DAMAGED, can_be_refilled, start_node
 from quorate.node.roster import RemovedFromCluster
-from quorate.services.zookeeper.service import ZOOKEEPER
+from quorate.services.interface import Service
 from quorate.storage.disk import Disk
 from quorate.storage.identity import IdentityMismatch
 from quorate.storage.log_errors import LogSyncFailed, UnknownLogFormat
@@ -35,9 +37,6 @@ EXIT_WRONG_CONFIGURATION = 78
 _MISFIT = (IdentityMismatch, UnknownLogFormat)
 _REFUSED_BY_SYSTEM = (LogSyncFailed, OSError)
 """No bug of ours: a full or failing disk, an address in use."""
-
-ZOOKEEPER_GROUP = 1
-"""Group 0 is kept for the cluster's own affairs."""
 
 
 def run_node(config: NodeConfig) -> int:
@@ -99,8 +98,11 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
     environment = Environment(
         disk, lambda: time.time_ns() // 1_000_000, time.monotonic, random.SystemRandom(), os.getpid()
     )
-    listen = config.listen.zookeeper
-    services = [HostedService(ZOOKEEPER_GROUP, ZOOKEEPER, listen.host, listen.port)]
+    try:
+        services = host_services(config)
+    except OSError as error:
+        _log.error("cannot start: %s", error)
+        return EXIT_WRONG_CONFIGURATION
     try:
         node = await start_node(config, disk, lambda: Node(config, environment, services))
     except (*DAMAGED, *_MISFIT, *_REFUSED_BY_SYSTEM) as error:
@@ -108,7 +110,8 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
     gc.collect()
     gc.freeze()
     # Before it belongs to a cluster, it serves its peers and its operators only, and says so itself.
-    clients = f"ZooKeeper clients on {listen}, " if node.groups() else ""
+    clients = "".join(f"{name} clients on {address}, " for name, address in config.clients().items())
+    clients = clients if node.groups() else ""
     _log.info("serving %speers on %s, admin on %s", clients, config.listen.peer, config.listen.admin)
     node.failed.add_done_callback(lambda _: stopping.set())
     await stopping.wait()
@@ -125,6 +128,53 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
         _log.error("started again, this node sets the damaged data aside, and the others refill it")
         return EXIT_FAILED
     return code
+
+
+def host_services(config: NodeConfig) -> list[HostedService]:
+    """The services of the settings, each with its group and address.
+
+    Raises OSError where the files of [tls] cannot be used.
+    """
+    return [
+        HostedService(SERVICE_GROUPS[name], _make_service(name, config), address.host, address.port)
+        for name, address in config.clients().items()
+    ]
+
+
+def _make_service(name: str, config: NodeConfig) -> Service:
+    # Imported where they are served only: etcd's messages take a protobuf library, for example.
+    if name == "zookeeper":
+        from quorate.services.zookeeper.service import ZOOKEEPER
+
+        return ZOOKEEPER
+    assert name == "etcd", name
+    from quorate.services.etcd.options import EtcdOptions
+    from quorate.services.etcd.service import make_service
+
+    etcd = config.etcd
+    return make_service(
+        EtcdOptions(
+            quota_bytes=etcd.quota_bytes,
+            max_txn_ops=etcd.max_txn_ops,
+            max_request_bytes=etcd.max_request_bytes,
+            watch_progress_interval_ms=etcd.watch_progress_interval_ms,
+            tls=_server_tls(config.tls) if config.tls is not None else None,
+        )
+    )
+
+
+def _server_tls(tls: TlsConfig) -> ssl.SSLContext:
+    """Raises OSError that names the setting."""
+    for name, path in (("cert", tls.cert), ("key", tls.key), ("client_ca", tls.client_ca)):
+        try:
+            if path is not None:
+                path.read_bytes()
+        except OSError as error:
+            raise OSError(f"tls.{name}: {path} cannot be read: {error.strerror}") from error
+    try:
+        return server_context(tls.cert, tls.key, tls.client_ca)
+    except ssl.SSLError as error:
+        raise OSError(f"[tls]: {error.reason or error}; expected are PEM files, and a key that fits cert") from error
 
 
 async def _stop(node: Node) -> int:

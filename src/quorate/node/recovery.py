@@ -196,6 +196,16 @@ async def restore_backup(disk: Disk, path: Path, new: NewNode) -> Recovery:
         raise
 
 
+def apply_entries(store: ClusterStore, entries: Iterable[Entry]) -> None:
+    """Apply what the cluster group's log holds, committed or not.  Raises msgspec.DecodeError."""
+    codec = PayloadCodec()
+    for entry in entries:
+        if entry.payload and not is_configuration(entry.payload):
+            payload = codec.decode(entry.payload)
+            for batch in payload.batches:
+                store.apply(batch.commands, payload.time_ms)
+
+
 # --- inside ----------------------------------------------------------------------------------
 
 
@@ -297,12 +307,7 @@ def _members(recovered: Recovered, snapshot: SnapshotInfo | None, snapshots: Sna
                 for slice_ in slices:
                     loader.feed(slice_)
             loader.finish()
-        codec = PayloadCodec()
-        for entry in recovered.entries:
-            if entry.payload and not is_configuration(entry.payload):
-                payload = codec.decode(entry.payload)
-                for batch in payload.batches:
-                    store.apply(batch.commands, payload.time_ms)
+        apply_entries(store, recovered.entries)
     except (msgspec.DecodeError, ValueError) as error:
         raise CannotRecover(f"the list of members cannot be read: {error}") from error
     return store

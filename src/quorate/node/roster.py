@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +64,7 @@ class Roster:
         config: NodeConfig,
         identity: Identity,
         store: ClusterStore,
+        services: Sequence[str],
         release: str,
         joining: bool,
         now_ms: Callable[[], int],
@@ -73,6 +74,7 @@ class Roster:
         self._config = config
         self._identity = identity
         self._store = store
+        self._services = tuple(services)
         self._release = release
         self._now_ms = now_ms
         self._began_ms = now_ms()
@@ -184,6 +186,7 @@ class Roster:
             incarnation=identity.incarnation,
             admin=str(config.listen.admin),
             address=str(config.members[config.node]),
+            services=self._services,
             release=self._release,
             formation=identity.formation,
             joining=self.standing is Standing.JOINING,
