@@ -5,22 +5,14 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
+from quorate.services.etcd.encoding import varint
+
 _LOW: Final = tuple(bytes([low]) for low in range(256))
 _CLUSTER_ID: Final = b"\x08"
 _MEMBER_ID: Final = b"\x10"
 _REVISION: Final = b"\x18"
 _TERM: Final = b"\x20"
 _HEADER: Final = b"\x0a"
-
-
-def varint(number: int) -> bytes:
-    """An unsigned number as protobuf writes it."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def cluster_number(cluster_id: str) -> int:

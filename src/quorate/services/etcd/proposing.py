@@ -3,8 +3,9 @@
     proposer.propose(commands.grant(lease, ttl_s), call)     # the call is answered with the command's result
     proposer.propose(commands.expire(lease, generation), Expiry(...))
 
-Commands of one turn of the loop reach the group together.  Outcomes come from the loop's thread, never from inside of
-`propose`, and exactly once, but for calls that have timed out: those are answered then, and what comes later is dropped.
+Commands of one turn of the loop reach the group together.  Outcomes come from the loop's thread and exactly once, from
+inside of `propose` only where the command is not taken at all.  A call that has timed out is answered then, and what
+comes later is dropped; a `Proposal` waits.
 """
 
 from __future__ import annotations
