@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 _SIXTY_FOUR_BITS: Final = (1 << 64) - 1
+_ONE_BYTE: Final = tuple(bytes((number,)) for number in range(256))
 
 
 def varint(number: int) -> bytes:
     """An int64 or uint64: seven bits to a byte, lowest first; a negative one takes ten bytes."""
-    if number < 0:
-        number &= _SIXTY_FOUR_BITS
-    if number < 0x80:
-        return number.to_bytes(1, "big")
+    if 0 <= number < 0x80:
+        return _ONE_BYTE[number]
+    number &= _SIXTY_FOUR_BITS
     encoded = bytearray()
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)
@@ -26,10 +26,10 @@ def varint(number: int) -> bytes:
 
 
 def integer_field(number: int, value: int) -> bytes:
-    """A field of an integer type; nothing for 0."""
-    return bytes((number << 3,)) + varint(value) if value else b""
+    """A field of an integer type or a bool; nothing for 0."""
+    return _ONE_BYTE[number << 3] + varint(value) if value else b""
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
     """A field of bytes or of an encoded message, also an empty one: of a message that means that it is there."""
-    return bytes((number << 3 | 2,)) + varint(len(value)) + value
+    return _ONE_BYTE[number << 3 | 2] + varint(len(value)) + value

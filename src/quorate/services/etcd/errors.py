@@ -17,6 +17,7 @@ from quorate.services.interface import Refused
 class EtcdError(enum.Enum):
     """Why a request was not done."""
 
+    MALFORMED = (Code.INTERNAL, "grpc: error unmarshalling request")
     EMPTY_KEY = (Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
     KEY_NOT_FOUND = (Code.INVALID_ARGUMENT, "etcdserver: key not found")
     VALUE_PROVIDED = (Code.INVALID_ARGUMENT, "etcdserver: value is provided")

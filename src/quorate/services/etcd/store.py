@@ -1,18 +1,43 @@
 """The replicated state of the etcd service: keys with their history, and leases.
 
 Pure and deterministic: `apply` reads nothing but the store, the commands and the time.
+
+Commands carry clients' requests as they came, so they are decoded here; the door has checked them.  What fails changes
+nothing, and what changes nothing takes no revision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from struct import error as struct_error
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
+from quorate.services.etcd import commands as command
 from quorate.services.etcd import etcd_pb2 as pb
-from quorate.services.etcd.lease_table import Lease, LeaseChange
+from quorate.services.etcd.encoding import bytes_field, integer_field
+from quorate.services.etcd.errors import EtcdError
+from quorate.services.etcd.keyspace import Keyspace
+from quorate.services.etcd.lease_table import (
+    LEASE_OVERHEAD_BYTES,
+    MAX_TTL_S,
+    MIN_TTL_S,
+    Lease,
+    LeaseChange,
+)
+from quorate.services.etcd.reading import read_range, revision_error
 from quorate.services.etcd.results import Result
-from quorate.services.etcd.versions import Version
-from quorate.services.interface import SnapshotSlices, StoreLoader
+from quorate.services.etcd.snapshot import FORMAT_VERSION, Head, Loaded, SnapshotLoader, SnapshotWriter
+from quorate.services.etcd.sweeping import Sweep
+from quorate.services.etcd.transactions import Run, delete_range, find_error, is_read_only, plan, put_bytes
+from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, encode_key_value
+
+_COUNT_OF_ONE: Final = integer_field(4, 1)
+
+Handler = Callable[[bytes], Result]
+"""(command without its first byte) -> result.  Raises DecodeError or struct.error before anything is changed."""
 
 
 class Compacted(Exception):
@@ -37,38 +62,128 @@ class Store:
         """Reads before it are refused; -1 where nothing was ever compacted, as in etcd."""
         self.time_ms = 0
         """Of the last batch applied: Unix milliseconds."""
-        self.leases: Mapping[int, Lease] = {}
         self.lease_changes: list[LeaseChange] = []
         """What the last call of `apply` granted and ended, in its order; empty after a restore (look at `leases`)."""
+        self._lease_generation = 0
+        """Grants so far."""
+        self._keyspace = Keyspace()
+        self._sweep = Sweep(self._keyspace)
+        self._snapshot_open = False
+        self._handlers: Final[dict[bytes, Handler]] = {
+            command.PUT: self._put,
+            command.DELETE_RANGE: self._delete_range,
+            command.TXN: self._txn,
+            command.COMPACT: self._compact,
+            command.GRANT: self._grant,
+            command.REVOKE: self._revoke,
+            command.EXPIRE: self._expire,
+        }
 
-    # --- the replicated state machine (services.interface.Store) ---
+    # --- the replicated state machine (services.interface.Store) ------------------------------
 
     def apply(self, commands: Sequence[bytes], time_ms: int) -> list[Result]:
         """Apply one batch; a Result for each command.  Never raises for what is in a command."""
-        raise NotImplementedError
+        self.time_ms = time_ms
+        self.lease_changes = []
+        handlers = self._handlers
+        results: list[Result] = []
+        for entry in commands:
+            handler = handlers.get(entry[:1])
+            if handler is None:
+                results.append(self._refuse(EtcdError.MALFORMED))
+                continue
+            try:
+                results.append(handler(entry[1:]))
+            except (DecodeError, struct_error):
+                results.append(self._refuse(EtcdError.MALFORMED))
+        return results
 
-    def snapshot(self) -> SnapshotSlices:
-        raise NotImplementedError
+    def snapshot(self) -> SnapshotWriter:
+        """See services.interface.Store.  Nothing is swept until it is closed or exhausted."""
+        assert not self._snapshot_open, "one snapshot at a time"
+        self._snapshot_open = True
+        head = Head(
+            FORMAT_VERSION,
+            self.revision,
+            self.compacted_revision,
+            self.time_ms,
+            self._lease_generation,
+            self.size_bytes,
+            len(self.leases),
+            self._keyspace.history.count,
+            self._sweep.revision,
+            self._sweep.kept,
+        )
+        return SnapshotWriter(head, self._keyspace, self._snapshot_closed)
 
-    def restore(self) -> StoreLoader:
-        raise NotImplementedError
+    def _snapshot_closed(self) -> None:
+        self._snapshot_open = False
+
+    def restore(self) -> SnapshotLoader:
+        return SnapshotLoader(self._install)
+
+    def _install(self, loaded: Loaded) -> None:
+        self.revision = loaded.revision
+        self.compacted_revision = loaded.compacted_revision
+        self.time_ms = loaded.time_ms
+        self.lease_changes = []
+        self._lease_generation = loaded.lease_generation
+        self._keyspace = loaded.keyspace
+        self._sweep = loaded.sweep
 
     def summary(self) -> dict[str, int]:
-        raise NotImplementedError
+        return {
+            "keys": len(self._keyspace.live),
+            "versions": self._keyspace.history.count,
+            "revision": self.revision,
+            "compacted_revision": self.compacted_revision,
+            "size_bytes": self.size_bytes,
+            "leases": len(self.leases),
+        }
 
-    # --- reads ---
+    # --- reads --------------------------------------------------------------------------------
+
+    @property
+    def leases(self) -> Mapping[int, Lease]:
+        """By id."""
+        return self._keyspace.leases
+
+    @property
+    def size_bytes(self) -> int:
+        """Keys, values and their overhead, with their history, as the quota counts: the same on every replica."""
+        return self._keyspace.sizes.total
 
     def get(self, key: bytes) -> Result:
         """As `range` of one key at present and with no options: the fast way for the commonest read."""
-        raise NotImplementedError
+        version = self._keyspace.latest(key)
+        if version is None:
+            return Result(self.revision, b"")
+        return Result(self.revision, bytes_field(2, encode_key_value(version)) + _COUNT_OF_ONE)
 
     def range(self, request: pb.RangeRequest) -> Result:
-        """The present or an older revision.  The result is an error COMPACTED or FUTURE_REVISION, or a body."""
-        raise NotImplementedError
+        """The present or an older revision.  COMPACTED, FUTURE_REVISION, or a body."""
+        error = revision_error(request.revision, self.revision, self.compacted_revision)
+        if error is not None:
+            return self._refuse(error)
+        return Result(self.revision, read_range(self._keyspace, request, self.revision))
 
     def txn(self, request: pb.TxnRequest) -> Result:
         """A transaction that only reads (`transactions.is_read_only`); needs no consensus but a barrier."""
-        raise NotImplementedError
+        assert is_read_only(request)
+        return self._transact(request)
+
+    def _transact(self, request: pb.TxnRequest) -> Result:
+        way = plan(self._keyspace, request)
+        if isinstance(way, EtcdError):
+            return self._refuse(way)
+        error = find_error(self._keyspace, way, self.revision, self.compacted_revision)
+        if error is not None:
+            return self._refuse(error)
+        run = Run(self._keyspace, self.revision)
+        body = run.run(way)
+        if run.revision != self.revision:
+            self._end_revision()
+        return Result(self.revision, body)
 
     def changes(self, from_revision: int) -> Iterator[Version]:
         """The history from a revision on, by (revision, number within it), up to the present.
@@ -77,30 +192,138 @@ class Store:
         itself, only what is still to be read at it.  Raises Compacted where `from_revision` is before it: at once,
         not only when the first is asked for.
         """
-        raise NotImplementedError
+        if from_revision < self.compacted_revision:
+            raise Compacted(self.compacted_revision)
+        return self._keyspace.remembered(from_revision, self.compacted_revision)
 
     def at(self, key: bytes, revision: int) -> Version | None:
         """What a key was at a revision; None where it was not there.  Raises Compacted."""
-        raise NotImplementedError
+        if revision < self.compacted_revision:
+            raise Compacted(self.compacted_revision)
+        return self._keyspace.at(key, revision)
 
     def version_before(self, version: Version) -> Version | None:
         """What the key was at the revision before the version's: `prev_kv` of an event.  None also where compacted."""
-        raise NotImplementedError
+        revision = version.mod_revision - 1
+        return self._keyspace.at(version.key, revision) if revision >= self.compacted_revision else None
 
-    @property
-    def size_bytes(self) -> int:
-        """Keys, values and their overhead, with their history, as the quota counts: the same on every replica."""
-        raise NotImplementedError
-
-    # --- upkeep ---
+    # --- upkeep -------------------------------------------------------------------------------
 
     def sweep(self, max_versions: int) -> bool:
         """Give back memory of what compactions forgot: a step of so many versions.  True while there is more.
 
         Nobody can tell how far it is.  Does nothing (and says False) while a snapshot is open.
         """
-        raise NotImplementedError
+        return not self._snapshot_open and self._sweep.step(max_versions, self.compacted_revision)
 
     def digest(self) -> str:
         """A SHA-256 over the whole state, sweeping aside: equal stores have equal digests.  Slow."""
-        raise NotImplementedError
+        head = (self.revision, self.compacted_revision, self.time_ms, self._lease_generation, self.size_bytes)
+        total = hashlib.sha256(repr(head).encode())
+        for lease_id, lease in sorted(self.leases.items()):
+            total.update(repr((lease_id, lease.ttl_s, lease.generation, sorted(lease.keys))).encode())
+        for version in self._keyspace.remembered(0, self.compacted_revision):
+            total.update(repr(version).encode())
+        return total.hexdigest()
+
+    # --- keys ---------------------------------------------------------------------------------
+
+    def _refuse(self, error: EtcdError) -> Result:
+        return Result(self.revision, b"", error)
+
+    def _lacks_space(self, more_bytes: int) -> bool:
+        return self._keyspace.sizes.total + more_bytes >= self.quota_bytes
+
+    def _end_revision(self) -> None:
+        """Something was changed: the revision that it belongs to becomes the present."""
+        self._keyspace.sizes.end_revision()
+        self.revision += 1
+
+    def _put(self, body: bytes) -> Result:
+        request = pb.PutRequest.FromString(body)
+        key, value, lease = request.key, request.value, request.lease
+        keyspace = self._keyspace
+        if self._lacks_space(VERSION_OVERHEAD_BYTES + len(key) + len(value)):
+            return self._refuse(EtcdError.NO_SPACE)
+        if lease and lease not in keyspace.leases:
+            return self._refuse(EtcdError.LEASE_NOT_FOUND)
+        reply = b""
+        if request.prev_kv or request.ignore_value or request.ignore_lease:
+            before = keyspace.latest(key)
+            if before is None:
+                if request.ignore_value or request.ignore_lease:
+                    return self._refuse(EtcdError.KEY_NOT_FOUND)
+            else:
+                value = before.value if request.ignore_value else value
+                lease = before.lease if request.ignore_lease else lease
+                reply = bytes_field(2, encode_key_value(before)) if request.prev_kv else b""
+        keyspace.put(key, value, lease, self.revision + 1)
+        self._end_revision()
+        return Result(self.revision, reply)
+
+    def _delete_range(self, body: bytes) -> Result:
+        request = pb.DeleteRangeRequest.FromString(body)
+        reply, count = delete_range(self._keyspace, request, self.revision + 1)
+        if count:
+            self._end_revision()
+        return Result(self.revision, reply)
+
+    def _txn(self, body: bytes) -> Result:
+        request = pb.TxnRequest.FromString(body)
+        cost_bytes = put_bytes(request)
+        if cost_bytes and self._lacks_space(cost_bytes):
+            return self._refuse(EtcdError.NO_SPACE)
+        return self._transact(request)
+
+    def _compact(self, body: bytes) -> Result:
+        revision = pb.CompactionRequest.FromString(body).revision
+        if revision <= self.compacted_revision:
+            return self._refuse(EtcdError.COMPACTED)
+        if revision > self.revision:
+            return self._refuse(EtcdError.FUTURE_REVISION)
+        self.compacted_revision = revision
+        self._keyspace.sizes.compact(revision)
+        return Result(self.revision, b"")
+
+    # --- leases -------------------------------------------------------------------------------
+
+    def _grant(self, body: bytes) -> Result:
+        lease_id, ttl_s = command.GRANT_BODY.unpack(body)
+        if self._lacks_space(LEASE_OVERHEAD_BYTES):
+            return self._refuse(EtcdError.NO_SPACE)
+        if not lease_id:
+            return self._refuse(EtcdError.LEASE_NOT_FOUND)
+        if ttl_s > MAX_TTL_S:
+            return self._refuse(EtcdError.LEASE_TTL_TOO_LARGE)
+        if lease_id in self.leases:
+            return self._refuse(EtcdError.LEASE_EXISTS)
+        self._lease_generation += 1
+        lease = Lease(lease_id, max(ttl_s, MIN_TTL_S), self._lease_generation)
+        self._keyspace.add_lease(lease)
+        self.lease_changes.append(LeaseChange(lease, True))
+        return Result(self.revision, integer_field(2, lease_id) + integer_field(3, lease.ttl_s))
+
+    def _revoke(self, body: bytes) -> Result:
+        (lease_id,) = command.REVOKE_BODY.unpack(body)
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return self._refuse(EtcdError.LEASE_NOT_FOUND)
+        return self._end_lease(lease)
+
+    def _expire(self, body: bytes) -> Result:
+        lease_id, generation = command.EXPIRE_BODY.unpack(body)
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.generation != generation:
+            return Result(self.revision, b"")
+        return self._end_lease(lease)
+
+    def _end_lease(self, lease: Lease) -> Result:
+        keyspace = self._keyspace
+        keys = sorted(lease.keys)
+        for key in keys:
+            keyspace.delete(key, self.revision + 1)
+        if keys:
+            self._end_revision()
+        keyspace.remove_lease(lease)
+        self.lease_changes.append(LeaseChange(lease, False))
+        return Result(self.revision, b"")

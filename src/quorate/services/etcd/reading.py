@@ -1,0 +1,130 @@
+"""Ranges: what a RangeRequest finds, as etcd 3.4 answers it.
+
+`count` is of all keys of the range at that revision, whatever limit and filters leave of them; `more` says that the
+limit cut something off.  A sort order other than by key leaves keys that are alike in the order of keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, Final
+from zlib import crc32
+
+from quorate.services.etcd import etcd_pb2 as pb
+from quorate.services.etcd.encoding import bytes_field, integer_field
+from quorate.services.etcd.errors import EtcdError
+from quorate.services.etcd.keyspace import SHARDS, Keyspace
+from quorate.services.etcd.versions import Version, encode_key_value, encode_without_value
+
+_SORT_KEYS: Final[Mapping[int, Callable[[Version], Any]]] = MappingProxyType(
+    {
+        pb.RangeRequest.KEY: attrgetter("key"),
+        pb.RangeRequest.VERSION: attrgetter("version"),
+        pb.RangeRequest.CREATE: attrgetter("create_revision"),
+        pb.RangeRequest.MOD: attrgetter("mod_revision"),
+        pb.RangeRequest.VALUE: attrgetter("value"),
+    }
+)
+
+
+def end_of(range_end: bytes) -> bytes | None:
+    """A request's `range_end`, not empty, as the end of a range; None is no end."""
+    return None if range_end == b"\0" else range_end
+
+
+def revision_error(revision: int, current_revision: int, compacted_revision: int) -> EtcdError | None:
+    """Whether a revision that was asked for can be read; 0 or less is the present."""
+    if revision > current_revision:
+        return EtcdError.FUTURE_REVISION
+    if 0 < revision < compacted_revision:
+        return EtcdError.COMPACTED
+    return None
+
+
+def present(keyspace: Keyspace, key: bytes, range_end: bytes) -> list[Version]:
+    """All that is there now of a key (`range_end` empty) or of a range, by key."""
+    if not range_end:
+        version = keyspace.latest(key)
+        return [] if version is None else [version]
+    return _latest(keyspace, keyspace.live.take(key, end_of(range_end), len(keyspace.live)))
+
+
+def read_range(keyspace: Keyspace, request: pb.RangeRequest, current_revision: int) -> bytes:
+    """The response's fields but for its header.  The revision was checked (`revision_error`)."""
+    versions, count = _find(keyspace, request, current_revision)
+    if request.count_only:
+        return integer_field(4, count)
+    versions = _sort(_filter(versions, request), request)
+    limit = request.limit
+    more = 0 < limit < (count if _is_plain(request) else len(versions))
+    if more:
+        del versions[limit:]
+    encode = encode_without_value if request.keys_only else encode_key_value
+    fields = [bytes_field(2, encode(version)) for version in versions]
+    fields += integer_field(3, more), integer_field(4, count)
+    return b"".join(fields)
+
+
+def _is_plain(request: pb.RangeRequest) -> bool:
+    """In the order of keys or the reverse, and nothing filtered: the limit says how many are looked up."""
+    return request.sort_target == pb.RangeRequest.KEY and not (
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    )
+
+
+def _find(keyspace: Keyspace, request: pb.RangeRequest, current_revision: int) -> tuple[list[Version], int]:
+    """(what may be in the answer, at least as much as the limit leaves of it; number of keys in the range)"""
+    key, range_end, revision = request.key, request.range_end, request.revision
+    is_present = revision <= 0 or revision == current_revision
+    if not range_end:
+        version = keyspace.latest(key) if is_present else keyspace.at(key, revision)
+        return ([], 0) if version is None else ([version], 1)
+    end = end_of(range_end)
+    if not is_present:
+        found = (keyspace.at(known, revision) for known in keyspace.known(key, end))
+        versions = [version for version in found if version is not None]
+        return versions, len(versions)
+    count = keyspace.live.count(key, end)
+    if request.count_only:
+        return [], count
+    limit = request.limit if request.limit > 0 and _is_plain(request) else count
+    if request.sort_order == pb.RangeRequest.DESCEND:
+        keys = keyspace.live.take_last(key, end, limit)
+        keys.reverse()
+    else:
+        keys = keyspace.live.take(key, end, limit)
+    return _latest(keyspace, keys), count
+
+
+def _latest(keyspace: Keyspace, keys: list[bytes]) -> list[Version]:
+    """Of keys that are there."""
+    shards = keyspace.shards
+    found = [shards[crc32(key) & (SHARDS - 1)][key] for key in keys]
+    return [versions[-1] if type(versions) is list else versions for versions in found]
+
+
+def _filter(versions: list[Version], request: pb.RangeRequest) -> list[Version]:
+    if bound := request.max_mod_revision:
+        versions = [version for version in versions if version.mod_revision <= bound]
+    if bound := request.min_mod_revision:
+        versions = [version for version in versions if version.mod_revision >= bound]
+    if bound := request.max_create_revision:
+        versions = [version for version in versions if version.create_revision <= bound]
+    if bound := request.min_create_revision:
+        versions = [version for version in versions if version.create_revision >= bound]
+    return versions
+
+
+def _sort(versions: list[Version], request: pb.RangeRequest) -> list[Version]:
+    order, target = request.sort_order, request.sort_target
+    if target != pb.RangeRequest.KEY and order == pb.RangeRequest.NONE:
+        order = pb.RangeRequest.ASCEND
+    sort_key = _SORT_KEYS.get(target)
+    if sort_key is not None and order in (pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND):
+        versions.sort(key=sort_key, reverse=order == pb.RangeRequest.DESCEND)
+    return versions
