@@ -312,7 +312,7 @@ class QuorateNodes:
         for i, node_folder in enumerate(self._folders):
             node_folder.mkdir(parents=True)
             (node_folder / "node.toml").write_text(
-                f'cluster = "bench"\nnode = {i}\ndata = "data"\n'
+                f'cluster = "bench"\nnode = {i}\ndata = "data"\nservices = ["zookeeper"]\n'
                 f'[listen]\nzookeeper = "127.0.0.1:{base + i}"\nadmin = "127.0.0.1:{base + ADMIN_DISTANCE + i}"\n'
                 f"[members]\n{members}"
             )
@@ -376,7 +376,7 @@ class QuorateCluster:
     def start(self) -> None:
         """Start all nodes, on the data that is there, and wait for a leader."""
         command = [sys.executable, "-m", "quorate", "up", "--nodes", str(self._nodes), "--data", str(self.folder)]
-        command += ["--zookeeper-port", str(self._base), "--no-restart", *self._arguments]
+        command += ["--services", "zookeeper", "--zookeeper-port", str(self._base), "--no-restart", *self._arguments]
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:

@@ -124,6 +124,15 @@ def status_of(
     }
 
 
+def with_etcd(status: Any, leader: int | None, generation: int = 7) -> Any:
+    """The status of a node that serves etcd too."""
+    node = status["node"]
+    etcd = group_of(2, "etcd", node, status["groups"][0]["voters"], leader, generation)
+    zookeeper, cluster = status["groups"]
+    endpoints = {**status["endpoints"], "etcd": f"127.0.0.1:{2379 + node}"}
+    return {**status, "groups": [zookeeper, etcd, cluster], "endpoints": endpoints}
+
+
 def members_of(status: Any) -> Any:
     """The JSON of `GET /members` of a node with that status."""
     return {

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorate.cli.main import main
-from tests.cli.fake_nodes import cluster, http, listener, status_of
+from tests.cli.fake_nodes import cluster, http, listener, status_of, with_etcd
 
 
 def ask(*endpoints: str, as_json: bool = False) -> Result:
@@ -34,12 +34,44 @@ def test_a_healthy_cluster() -> None:
     }
 
 
+def test_two_services_are_told_apart() -> None:
+    with cluster(lambda node, admins: with_etcd(status_of(node, admins), leader=2)) as admins:
+        result = ask(admins[1])
+        as_json = ask(admins[1], as_json=True)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "cluster lab (3 nodes, raft): node 0 leads zookeeper in term 3, node 2 leads etcd in term 7"
+    assert lines[2].split()[:3] == ["node", "service", "role"]
+    assert [(line.split()[1:4], line.split()[-2]) for line in lines[3:] if line.startswith("2")] == [
+        (["zookeeper", "follower", "3"], "127.0.0.1:2183"),
+        (["etcd", "leader", "7"], "127.0.0.1:2381"),
+    ]
+    assert {name: led["leader"] for name, led in json.loads(as_json.output)["services"].items()} == {
+        "zookeeper": 0,
+        "etcd": 2,
+    }
+
+
+def test_one_of_two_services_without_a_leader_is_no_quorum() -> None:
+    with cluster(lambda node, admins: with_etcd(status_of(node, admins), leader=None)) as admins:
+        result = ask(admins[1])
+        as_json = ask(admins[1], as_json=True)
+    assert result.exit_code == 1
+    assert "NO QUORUM for etcd: no leader is followed by 2 of 3 voters" in result.output
+    assert as_json.exit_code == 1
+    answer = json.loads(as_json.output)
+    assert answer["quorum"] is False
+    assert answer["services"]["zookeeper"]["leader"] == 0
+    assert answer["services"]["etcd"] is None
+
+
 def test_json_holds_all_that_the_nodes_say() -> None:
     with cluster(status_of) as admins:
         result = ask(admins[0], as_json=True)
     assert result.exit_code == 0
     answer = json.loads(result.output)
-    assert (answer["quorum"], answer["leader"], answer["generation"]) == (True, 0, 3)
+    assert answer["quorum"] is True
+    assert answer["services"] == {"zookeeper": {"leader": 0, "generation": 3, "ready": True}}
     assert [node["status"] for node in answer["nodes"]] == [status_of(node, admins) for node in range(3)]
     assert [node["problem"] for node in answer["nodes"]] == [None, None, None]
 

@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from quorate.consensus.protocols import PROTOCOLS as KNOWN_PROTOCOLS
 from quorate.node.config import (
     PROTOCOLS,
+    SERVICE_GROUPS,
     Address,
     ConfigError,
+    EtcdConfig,
     LimitsConfig,
+    ListenConfig,
     NodeConfig,
     StorageConfig,
     TimingConfig,
+    TlsConfig,
     load_config,
     make_config,
     parse_address,
@@ -59,7 +63,11 @@ def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
     assert config.members == {node: Address(f"10.0.0.{node + 1}", 3181) for node in range(3)}
     assert config.listen.peer == Address("10.0.0.2", 3181)
     assert config.listen.zookeeper == Address("127.0.0.1", 2181)
+    assert config.listen.etcd == Address("127.0.0.1", 2379)
     assert config.listen.admin == Address("127.0.0.1", 4181)
+    assert config.services == ("zookeeper", "etcd")
+    assert config.etcd == EtcdConfig(2 << 30, 3 << 19, 128, 600_000)
+    assert config.tls is None
     assert (config.timing, config.limits, config.storage) == (TimingConfig(), LimitsConfig(), StorageConfig())
     assert config.limits.max_frame_bytes == 1 << 20
     assert config.storage.snapshot_log_bytes == 64 << 20
@@ -131,12 +139,52 @@ def test_the_message_names_the_file_and_lists_the_problems(tmp_path: Path) -> No
         ({"limits": {"max_connections": 0}}, "limits.max_connections = 0: must be a whole number from 1 to 1000000"),
         ({"limits": {"max_connections": "9"}}, 'limits.max_connections = "9": must be a whole number'),
         ({"limits": {"max_frame_bytes": 8 << 20}}, "limits.max_unread_bytes = 4194304: must be at least"),
+        ({"services": []}, "services = []: must be a list of at least one of: zookeeper, etcd"),
+        ({"services": 3}, "services = 3: must be a list of at least one of: zookeeper, etcd"),
+        ({"services": ["etcd", "consul"]}, '"consul" is no service: there are zookeeper, etcd'),
+        ({"services": [["etcd"]]}, "is no service"),
+        ({"service": ["etcd"]}, "service: no such setting; did you mean services?"),
+        ({"listen": {"etcd": "127.0.0.1:2181"}}, "is taken by listen.zookeeper (127.0.0.1:2181)"),
+        ({"etcd": {"quota_bytes": 5}}, "etcd.quota_bytes = 5: must be a whole number from 1048576"),
+        ({"etcd": {"quota-bytes": 5}}, "etcd.quota-bytes: no such setting; did you mean etcd.quota_bytes?"),
+        (
+            {"etcd": {"max_request_bytes": 64 << 20}, "limits": {"max_uncommitted_bytes": 32 << 20}},
+            "must be at least etcd",
+        ),
+        ({"tls": {"cert": "a"}}, "tls.key is not set: a node that speaks TLS needs its private key"),
+        ({"tls": {"client_ca": "a"}}, "tls.cert is not set"),
+        ({"tls": {"cert": 3, "key": "b"}}, "tls.cert = 3: must be the path of a PEM file"),
+        ({"tls": {"certificate": "a"}}, "tls.certificate: no such setting; known are tls.cert, tls.key"),
         ({"storage": {"segment_bytes": 64 << 20}}, "must be at least twice storage.segment_bytes"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(changes: dict[str, Any], expected: str) -> None:
     found = problems(minimal(**changes))
     assert any(expected in problem for problem in found), found
+
+
+def test_services_come_in_one_order_however_they_are_named() -> None:
+    assert make_config(minimal(services=["etcd", "zookeeper"])).services == ("zookeeper", "etcd")
+    assert make_config(minimal(), {"services": "etcd"}).services == ("etcd",)
+
+
+def test_only_the_listeners_of_services_that_are_on_can_collide() -> None:
+    listen = {"zookeeper": "127.0.0.1:2000", "etcd": "127.0.0.1:2000"}
+    assert make_config(minimal(services=["etcd"], listen=listen)).clients() == {"etcd": Address("127.0.0.1", 2000)}
+    assert any("is taken by" in problem for problem in problems(minimal(listen=listen)))
+
+
+def test_no_two_services_have_one_group() -> None:
+    assert len({0, *SERVICE_GROUPS.values()}) == len(SERVICE_GROUPS) + 1
+    assert {f"listen.{service}" for service in SERVICE_GROUPS} <= {f"listen.{s.name}" for s in fields(ListenConfig)}
+
+
+def test_tls_files_are_beside_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(MINIMAL + '[tls]\ncert = "a.pem"\nkey = "/etc/b.pem"\n')
+    assert load_config(file).tls == TlsConfig(tmp_path / "a.pem", Path("/etc/b.pem"))
+    file.write_text(MINIMAL + '[tls]\ncert = "a.pem"\nkey = "b.pem"\nclient_ca = "c.pem"\n')
+    assert load_config(file).tls == TlsConfig(tmp_path / "a.pem", tmp_path / "b.pem", tmp_path / "c.pem")
 
 
 @pytest.mark.parametrize("missing", ["cluster", "node", "data"])
@@ -190,7 +238,14 @@ def configs(draw: st.DrawFn) -> NodeConfig:
             "node": draw(st.sampled_from(ids)),
             "data": "/" + draw(st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=20)),
             "members": {str(node): f"10.0.0.{node}:{draw(st.integers(1, 1000))}" for node in ids},
-            "listen": {"zookeeper": "[::1]:2000", "admin": "0.0.0.0:2001"},
+            "listen": {"zookeeper": "[::1]:2000", "admin": "0.0.0.0:2001", "etcd": "10.1.1.1:2379"},
+            "services": draw(st.lists(st.sampled_from([*SERVICE_GROUPS]), min_size=1)),
+            "etcd": section(EtcdConfig, "quota_bytes", "max_txn_ops"),
+            **draw(
+                st.sampled_from(
+                    [{}, {"tls": {"cert": "c", "key": "k"}}, {"tls": {"cert": "c", "key": "k", "client_ca": '"'}}]
+                )
+            ),
             "timing": section(TimingConfig, "election_timeout_ms"),
             "limits": section(LimitsConfig, "max_connections", "max_tail_bytes", "hold_ms"),
             "storage": section(StorageConfig, "snapshot_log_bytes"),
@@ -205,7 +260,7 @@ def test_what_is_written_reads_back_the_same(config: NodeConfig) -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3))
 def test_values_of_any_type_are_refused_and_never_crash(value: Any) -> None:
-    for name in ("cluster", "node", "data", "protocol", "members", "listen", "timing", "limits", "storage"):
+    for name in ("cluster", "node", "data", "protocol", "services", "members", "listen", "timing", "etcd", "tls"):
         try:
             make_config(minimal(**{name: value}))
         except ConfigError as error:

@@ -258,6 +258,7 @@ class Cluster:
         name: str = "tested",
         data_folders: Mapping[int, Path] | None = None,
         wrapper: Callable[[int], Sequence[str]] = lambda node: (),
+        services: Sequence[str] = ("zookeeper",),
     ) -> None:
         """`settings` are sections of the configuration, the same for all nodes; `wrapper` precedes a node's command."""
         self._reservation = PortReservation()
@@ -265,6 +266,7 @@ class Cluster:
         self.folder = folder
         self.name = name
         self._settings = settings or {}
+        self._services = services
         self._clients: list[Any] = []
         self._closed = False
         self._pipe_reading, self._pipe_writing = os.pipe()
@@ -280,14 +282,16 @@ class Cluster:
     def _make_node(
         self, node: int, peers: Mapping[str, str], data: Path | None, wrapper: Sequence[str] = (), join: bool = False
     ) -> Node:
-        zookeeper, admin = self._reservation.take(2)
+        ports = self._reservation.take(len(self._services) + 1)
+        listeners = zip([*self._services, "admin"], ports, strict=True)
         folder = self.folder / f"node-{node}"
         settings = {
             "cluster": self.name,
             "node": node,
             "data": str(data or folder / "data"),
             "members": peers,
-            "listen": {"zookeeper": f"127.0.0.1:{zookeeper}", "admin": f"127.0.0.1:{admin}"},
+            "services": [*self._services],
+            "listen": {listener: f"127.0.0.1:{port}" for listener, port in listeners},
             **({"join": True} if join else {}),
             **self._settings,
         }

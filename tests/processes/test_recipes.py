@@ -253,10 +253,10 @@ def test_a_conditional_write_is_never_done_twice(cluster: Cluster) -> None:
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """`quorate up` on free ports; its output goes to a file."""
-    zookeeper, peer, admin = (block_of_ports(3) for _ in range(3))
+    zookeeper, etcd, peer, admin = (block_of_ports(3) for _ in range(4))
     output = tmp_path / "up.txt"
     arguments = ["--data", str(tmp_path / "data"), "--zookeeper-port", str(zookeeper)]
-    arguments += ["--peer-port", str(peer), "--admin-port", str(admin)]
+    arguments += ["--etcd-port", str(etcd), "--peer-port", str(peer), "--admin-port", str(admin)]
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "quorate", "up", *arguments], stdout=file, stderr=file, text=True

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -26,9 +27,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quorate.cli.errors import CommandError
-from quorate.node.config import MAX_MEMBERS, PROTOCOLS, NodeConfig, render_config
+from quorate.node.config import (
+    DEFAULT_SERVICES,
+    MAX_MEMBERS,
+    PROTOCOLS,
+    NodeConfig,
+    parse_services,
+    render_config,
+)
 
-FORMAT = 2
+FORMAT = 3
+FORMAT_WITHOUT_SERVICES = 2
+"""Of a time when ZooKeeper was all that there was to be served."""
 MARK_NAME = "cluster.toml"
 LOCK_NAME = "up.lock"
 NODE_FOLDER_NAMES = frozenset({"node.toml", "node.toml.new", "node.log", "data"})
@@ -36,11 +46,12 @@ NODE_FOLDER_NAMES = frozenset({"node.toml", "node.toml.new", "node.log", "data"}
 
 @dataclass(frozen=True, slots=True)
 class ClusterMark:
-    """What a cluster's data was made with: name, number of nodes, protocol."""
+    """What a cluster's data was made with: name, number of nodes, protocol, services."""
 
     cluster: str
     nodes: int
     protocol: str
+    services: tuple[str, ...]
     removing: bool = False
     formed: bool = False
     """All nodes were seen as part of one cluster: from then on, whoever has no data waits to be let in."""
@@ -79,18 +90,30 @@ def locked_folder(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def open_cluster(path: Path, nodes: int | None, protocol: str | None, *, default_nodes: int) -> ClusterMark:
+def open_cluster(
+    path: Path,
+    nodes: int | None = None,
+    protocol: str | None = None,
+    services: tuple[str, ...] | None = None,
+    *,
+    default_nodes: int,
+) -> ClusterMark:
     """The cluster in a locked folder, made now if there is none.
 
-    None for `nodes` or `protocol` means: as the data was made, or the default for a new
-    cluster.  Raises CommandError where the data was made with others.
+    None for `nodes`, `protocol` or `services` means: as the data was made, or the default
+    for a new cluster.  Raises CommandError where the data was made with others.
     """
     mark = _read_mark(path)
     if mark is not None and mark.removing:
         _remove_nodes(path)
         mark = None
     if mark is None:
-        mark = ClusterMark(f"local-{secrets.token_hex(6)}", nodes or default_nodes, protocol or PROTOCOLS[0])
+        mark = ClusterMark(
+            f"local-{secrets.token_hex(6)}",
+            nodes or default_nodes,
+            protocol or PROTOCOLS[0],
+            services or DEFAULT_SERVICES,
+        )
         _write_mark(path, mark)
         return mark
     if nodes is not None and nodes != mark.nodes:
@@ -104,6 +127,13 @@ def open_cluster(path: Path, nodes: int | None, protocol: str | None, *, default
             f"the cluster in {path} was made with the protocol {mark.protocol}, not {protocol}. "
             f"Run it with --protocol {mark.protocol}, or choose another folder with --data, "
             "or begin anew with --fresh, which deletes its data."
+        )
+    if services is not None and services != mark.services:
+        made_with = ",".join(mark.services)
+        raise CommandError(
+            f"the cluster in {path} was made to serve {made_with}, not {','.join(services)}: that is decided for "
+            f"good when a cluster is formed. Run it with --services {made_with}, or choose another folder with "
+            "--data, or begin anew with --fresh, which deletes its data."
         )
     return mark
 
@@ -180,9 +210,9 @@ def _read_mark(path: Path) -> ClusterMark | None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CommandError(f"{file} is damaged: {error}. Choose another folder with --data.") from error
     match tree:
-        case {"format": int(version)} if version != FORMAT:
+        case {"format": int(version)} if version not in (FORMAT_WITHOUT_SERVICES, FORMAT):
             raise CommandError(
-                f"{file} has format {version}; this version of Quorate knows format {FORMAT} only. "
+                f"{file} has format {version}; this version of Quorate knows formats up to {FORMAT} only. "
                 "Choose another folder with --data."
             )
         case {
@@ -193,7 +223,15 @@ def _read_mark(path: Path) -> ClusterMark | None:
             "removing": bool(removing),
             "formed": bool(formed),
         } if 1 <= nodes <= MAX_MEMBERS:
-            return ClusterMark(cluster, nodes, protocol, removing, formed)
+            try:
+                services = parse_services(
+                    ["zookeeper"] if tree["format"] == FORMAT_WITHOUT_SERVICES else tree.get("services")
+                )
+            except ValueError as error:
+                raise CommandError(
+                    f"{file} cannot be used: services {error}. Choose another folder with --data."
+                ) from error
+            return ClusterMark(cluster, nodes, protocol, services, removing, formed)
         case _:
             raise CommandError(f"{file} is not the mark of a Quorate cluster. Choose another folder with --data.")
 
@@ -207,6 +245,7 @@ def _write_mark(path: Path, mark: ClusterMark) -> None:
             f'cluster = "{mark.cluster}"\n'
             f"nodes = {mark.nodes}\n"
             f'protocol = "{mark.protocol}"\n'
+            f"services = {json.dumps(mark.services)}\n"
             f"removing = {str(mark.removing).lower()}\n"
             f"formed = {str(mark.formed).lower()}\n"
         )

@@ -65,14 +65,26 @@ class ClusterView:
         found = {group.group for status in self.statuses() for group in status.groups}
         return sorted(found, key=lambda group: (group == CLUSTER_GROUP, group))
 
-    def agreement(self, group_id: int | None = None) -> Agreement | None:
-        """Of one group, by default the first service's.  None where no leader is followed by a quorum.
+    def services(self) -> dict[int, str]:
+        """Group -> service, of every group that some node has, the cluster's own last."""
+        names = {group.group: group.service for status in self.statuses() for group in status.groups}
+        return {group: names[group] for group in self.group_ids()}
+
+    def leaders(self) -> dict[str, Agreement | None]:
+        """Service -> who leads it, of those that have clients; none while the cluster forms."""
+        return {service: self.agreement(group) for group, service in self.services().items() if group != CLUSTER_GROUP}
+
+    def is_led(self) -> bool:
+        """Clients of every service find a leader, as far as it takes no more than a quorum."""
+        leaders = self.leaders()
+        return bool(leaders) and None not in leaders.values()
+
+    def agreement(self, group_id: int) -> Agreement | None:
+        """Of one group.  None where no leader is followed by a quorum.
 
         A node's word that it leads is not enough: one that was cut off from the others
         may believe so for a moment.  Nor are nodes that do not vote.
         """
-        if group_id is None:
-            group_id = next(iter(self.group_ids()), CLUSTER_GROUP)
         groups = [(s.node, group) for s in self.statuses() for group in s.groups if group.group == group_id]
         for leader, led in groups:
             if led.role != "leader" or not led.voters:
@@ -83,7 +95,7 @@ class ClusterView:
         return None
 
     def voters(self) -> tuple[int, ...]:
-        """Who votes in the first service's group, as the node that is furthest in it says; none while forming."""
+        """Who votes, as the node that is furthest in the first service's group says; none while forming."""
         groups = [status.groups[0] for status in self.statuses() if status.groups]
         return max(groups, key=lambda group: (group.generation, group.commit_position)).voters if groups else ()
 

@@ -27,7 +27,7 @@ Examples:
   quorate leader list
   quorate leader transfer                             every group, each to the follower that is furthest
   quorate leader transfer --to 2                      every group to node 2
-  quorate leader transfer --to 2 --service zookeeper
+  quorate leader transfer --to 2 --service etcd
 """
 
 
@@ -41,7 +41,7 @@ def leader() -> None:
 def list_leaders(endpoints: list[Address]) -> None:
     """Show who leads each group.  Exit code 1 where one has no leader."""
     view = _view(endpoints)
-    names = service_names(view)
+    names = view.services()
     rows = []
     for group, service in names.items():
         agreement = view.agreement(group)
@@ -58,12 +58,6 @@ def list_leaders(endpoints: list[Address]) -> None:
     )
     if any(view.agreement(group) is None for group in names):
         sys.exit(EXIT_FAILURE)
-
-
-def service_names(view: ClusterView) -> dict[int, str]:
-    """Group -> service, the cluster's own last."""
-    names = {group.group: group.service for status in view.statuses() for group in status.groups}
-    return {group: names[group] for group in view.group_ids()}
 
 
 def _followed(view: ClusterView, group: int, agreement: Agreement) -> str:
@@ -90,7 +84,7 @@ def _view(endpoints: Sequence[Address]) -> ClusterView:
 Examples:
   quorate leader transfer --dry-run
   quorate leader transfer --to 2
-  quorate leader transfer --service zookeeper
+  quorate leader transfer --service etcd
 
 \b
 Exit codes:
@@ -117,7 +111,7 @@ A node that is stopped with SIGTERM hands over by itself.
 def transfer(to: int | None, service: str | None, dry_run: bool, timeout_s: float, endpoints: list[Address]) -> None:
     """Hand the leadership to another voter."""
     view = _view(endpoints)
-    names = service_names(view)
+    names = view.services()
     if service is not None and service not in names.values():
         raise click.BadParameter(f"there are {', '.join(names.values())}", param_hint="--service")
     look = command_line("leader list", endpoints)

@@ -56,4 +56,4 @@ Start here:
 @click.command(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="quorate")
 def main() -> None:
-    """A durable, replicated coordination service that ZooKeeper clients use unmodified."""
+    """A durable, replicated coordination service that etcd and ZooKeeper clients use unmodified."""

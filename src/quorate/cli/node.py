@@ -29,6 +29,7 @@ A minimal FILE, here for node 0 of three machines:
   2 = "10.0.0.3:3181"
   [listen]
   zookeeper = "0.0.0.0:2181"
+  etcd = "0.0.0.0:2379"
 
 \b
 Examples:
@@ -64,6 +65,7 @@ docs/deployment.md has the whole set-up of three machines.
 @click.option("--node", "node_id", type=int, metavar="ID", help="Which of the members this node is.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the log and snapshots.")
 @click.option("--listen-zookeeper", metavar="HOST:PORT", help="Where ZooKeeper clients connect.")
+@click.option("--listen-etcd", metavar="HOST:PORT", help="Where etcd clients connect.")
 @click.option("--listen-peer", metavar="HOST:PORT", help="Where the other nodes connect.")
 @click.option("--listen-admin", metavar="HOST:PORT", help="Where status, health and metrics are served.")
 @click.option(
@@ -75,6 +77,7 @@ def node(
     node_id: int | None,
     data: Path | None,
     listen_zookeeper: str | None,
+    listen_etcd: str | None,
     listen_peer: str | None,
     listen_admin: str | None,
     settings: tuple[str, ...],
@@ -85,6 +88,7 @@ def node(
         "node": node_id,
         "data": str(data.absolute()) if data is not None else None,
         "listen.zookeeper": listen_zookeeper,
+        "listen.etcd": listen_etcd,
         "listen.peer": listen_peer,
         "listen.admin": listen_admin,
     }

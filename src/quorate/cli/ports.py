@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quorate.cli.errors import CommandError
@@ -16,17 +17,15 @@ HOST = "127.0.0.1"
 class BasePorts:
     """The ports of node 0."""
 
-    zookeeper: int
+    clients: Mapping[str, int]
+    """Service -> port, of those that are served."""
     peer: int
     admin: int
 
     def addresses(self, node: int) -> dict[str, Address]:
         """Listener -> address of one node."""
-        return {
-            "zookeeper": Address(HOST, self.zookeeper + node),
-            "peer": Address(HOST, self.peer + node),
-            "admin": Address(HOST, self.admin + node),
-        }
+        bases = {**self.clients, "peer": self.peer, "admin": self.admin}
+        return {listener: Address(HOST, port + node) for listener, port in bases.items()}
 
 
 def check_ports(ports: BasePorts, nodes: int) -> None:

@@ -40,24 +40,25 @@ Columns:
 def status(endpoints: list[Address], as_json: bool) -> None:
     """Show nodes, roles, positions and sizes of a running cluster.
 
-    Exit code 0 where a majority of the voters follows one leader, else 1.
+    Exit code 0 where every service has a leader that a majority of the voters follows, else 1.
     """
     try:
         view = asyncio.run(view_cluster(endpoints))
     except NoAnswer as error:
         raise no_node_answers(error) from error
     click.echo(json.dumps(as_data(view), indent=2) if as_json else as_text(view))
-    if view.agreement() is None:
+    if not view.is_led():
         sys.exit(EXIT_FAILURE)
 
 
 def as_data(view: ClusterView) -> dict[str, object]:
     """The JSON of `--json`."""
-    agreement = view.agreement()
     return {
-        "quorum": agreement is not None,
-        "leader": agreement.leader if agreement else None,
-        "generation": agreement.generation if agreement else None,
+        "quorum": view.is_led(),
+        "services": {
+            service: {"leader": led.leader, "generation": led.generation, "ready": led.ready} if led else None
+            for service, led in view.leaders().items()
+        },
         "nodes": [
             {
                 "node": node.node,
@@ -78,11 +79,12 @@ def as_text(view: ClusterView) -> str:
     first = statuses[0]
     # Generation is the word common to all protocols; people know each protocol's own.
     term = "term" if first.protocol == "raft" else "generation"
-    services = [group for group in view.group_ids() if group != CLUSTER_GROUP]
-    heads = ["node", "service", "role", term, "committed", "applied", "lag", "log", "snapshot", "zookeeper", "admin"]
+    services = [*view.leaders()]
+    heads = ["node", "service", "role", term, "committed", "applied", "lag", "log", "snapshot", "clients", "admin"]
     rows = [row for node in view.nodes for row in _rows(node, view.highest_commits())]
     if len(services) < 2:
         heads.remove("service")
+        heads[heads.index("clients")] = services[0] if services else "clients"
         rows = [row[:1] + row[2:] for row in rows]
     right = frozenset({term, "committed", "applied", "lag", "log", "snapshot"})
     lines = [_headline(view, first.cluster, first.protocol, term), "", render_table(heads, rows, right=right)]
@@ -97,15 +99,21 @@ def _headline(view: ClusterView, cluster: str, protocol: str, term: str) -> str:
     nodes = f"{count} node{'s' if count > 1 else ''}"
     if voters and voters != count:
         nodes += f", {voters} of them voting"
-    agreement = view.agreement()
-    if agreement is None and not voters:
+    leaders = view.leaders()
+    leaderless = [service for service, led in leaders.items() if led is None]
+    if not voters:
         verdict = "NO QUORUM: the cluster is not formed yet"
-    elif agreement is None:
-        verdict = f"NO QUORUM: no leader is followed by {voters // 2 + 1} of {voters} voter{'s' if voters > 1 else ''}"
+    elif leaderless:
+        where = f" for {' and '.join(leaderless)}" if len(leaders) > 1 else ""
+        majority = f"{voters // 2 + 1} of {voters} voter{'s' if voters > 1 else ''}"
+        verdict = f"NO QUORUM{where}: no leader is followed by {majority}"
     else:
-        verdict = f"node {agreement.leader} leads in {term} {agreement.generation}"
-        if not agreement.ready:
-            verdict += ", not ready for requests yet"
+        verdict = ", ".join(
+            f"node {led.leader} leads{f' {service}' if len(leaders) > 1 else ''} in {term} {led.generation}"
+            f"{'' if led.ready else ', not ready for requests yet'}"
+            for service, led in leaders.items()
+            if led is not None
+        )
     return f"cluster {cluster} ({nodes}, {protocol}): {verdict}"
 
 
@@ -119,7 +127,7 @@ def _problems(view: ClusterView) -> Iterator[str]:
             yield f"node {status.node} is {status.state}: {status.waiting_for or 'it waits for the others'}"
         if status.log_full:
             yield f"node {status.node} refuses writes: its disk is full"
-    if view.agreement() is not None and view.agreement(CLUSTER_GROUP) is None:
+    if view.is_led() and view.agreement(CLUSTER_GROUP) is None:
         yield "no leader of the cluster's own group is followed by a majority: the members cannot be changed now"
     newest = view.newest()
     for member in newest.members:
@@ -134,10 +142,10 @@ def _rows(view: NodeView, highest: dict[int, int]) -> list[list[str]]:
     if view.answer is None:
         return [[str(view.node), "", "unreachable", *["-"] * 7, admin]]
     status = view.answer.status
-    log, zookeeper = show_bytes(status.log_bytes), status.endpoints.get("zookeeper", "?")
+    log = show_bytes(status.log_bytes)
     groups = [group for group in status.groups if group.group != CLUSTER_GROUP]
     if status.state != "member" or not groups:
-        return [[str(status.node), "", status.state, *["-"] * 4, log, "-", zookeeper, admin]]
+        return [[str(status.node), "", status.state, *["-"] * 4, log, "-", "-", admin]]
     return [
         [
             str(status.node),
@@ -149,7 +157,7 @@ def _rows(view: NodeView, highest: dict[int, int]) -> list[list[str]]:
             f"{highest[group.group] - group.applied_position:,}",
             log,
             show_bytes(group.snapshot_bytes) if group.snapshot_bytes else "-",
-            zookeeper,
+            status.endpoints.get(group.service, "?"),
             admin,
         ]
         for group in groups

@@ -7,12 +7,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from quorate.cli.admin import NoAnswer
+from quorate.cli.admin import NoAnswer, NodeStatus
 from quorate.cli.cluster_folder import (
     ClusterMark,
     locked_folder,
@@ -27,10 +27,19 @@ from quorate.cli.errors import EXIT_FAILURE
 from quorate.cli.ports import BasePorts, check_ports
 from quorate.cli.supervisor import NodeCommand, Supervisor
 from quorate.cli.tables import render_table
-from quorate.node.config import MAX_MEMBERS, PROTOCOLS, Address, NodeConfig, make_config
+from quorate.node.config import (
+    DEFAULT_SERVICES,
+    MAX_MEMBERS,
+    PROTOCOLS,
+    Address,
+    NodeConfig,
+    make_config,
+    parse_services,
+)
 
 DEFAULT_NODES = 3
 DEFAULT_ZOOKEEPER_PORT = 2181
+DEFAULT_ETCD_PORT = 2379
 PEER_PORT_DISTANCE = 1000
 ADMIN_PORT_DISTANCE = 2000
 
@@ -43,14 +52,27 @@ STRAGGLER_PATIENCE_S = 5.0
 POLL_FAST_S = 0.1
 POLL_S = 0.5
 
+KAZOO = """\
+or in Python, with `pip install kazoo`:
+
+  from kazoo.client import KazooClient
+  client = KazooClient(hosts="{hosts}")
+  client.start()
+  with client.Lock("/printer", "me"):
+      print("the lock is mine")
+
+"""
+
 EPILOG = """\b
 Examples:
   quorate up                              three nodes, data in ./quorate-data
   quorate up --nodes 5 --data /srv/lab    five nodes, data elsewhere
   quorate up --zookeeper-port 12181       beside a ZooKeeper on 2181
+  quorate up --services etcd              no ZooKeeper; decided for good when the data is made
   quorate up --fresh                      forget the data of earlier runs
 
-Node I, counted from 0, listens on each port + I, on 127.0.0.1 only. To spread a cluster over
+Node I, counted from 0, listens on each port + I, on 127.0.0.1 only: with five nodes ZooKeeper has 2181
+to 2185, etcd 2379 to 2383, peers 3181 to 3185, status and metrics 4181 to 4185. To spread a cluster over
 machines, run `quorate node` on each; docs/deployment.md shows it. A cluster that runs grows by
 `quorate member add`, with the new node started by hand.
 """
@@ -77,12 +99,26 @@ machines, run `quorate node` on each; docs/deployment.md shows it. A cluster tha
     help=f"Consensus protocol.  [default: {PROTOCOLS[0]}, or as the data was made]",
 )
 @click.option(
+    "--services",
+    callback=lambda context, option, value: None if value is None else _parse_services(value),
+    metavar="NAMES",
+    help=f"What it serves, separated by commas.  [default: {','.join(DEFAULT_SERVICES)}, or as the data was made]",
+)
+@click.option(
     "--zookeeper-port",
     type=click.IntRange(1, 65535),
     default=DEFAULT_ZOOKEEPER_PORT,
     show_default=True,
     metavar="PORT",
     help="Port of node 0 for ZooKeeper clients.",
+)
+@click.option(
+    "--etcd-port",
+    type=click.IntRange(1, 65535),
+    default=DEFAULT_ETCD_PORT,
+    show_default=True,
+    metavar="PORT",
+    help="Port of node 0 for etcd clients.",
 )
 @click.option(
     "--peer-port",
@@ -102,30 +138,44 @@ def up(
     nodes: int | None,
     data: Path,
     protocol: str | None,
+    services: tuple[str, ...] | None,
     zookeeper_port: int,
+    etcd_port: int,
     peer_port: int | None,
     admin_port: int | None,
     fresh: bool,
     no_restart: bool,
 ) -> None:
     """Run a durable cluster on this machine until Ctrl-C."""
-    ports = BasePorts(
-        zookeeper_port,
-        peer_port if peer_port is not None else zookeeper_port + PEER_PORT_DISTANCE,
-        admin_port if admin_port is not None else zookeeper_port + ADMIN_PORT_DISTANCE,
-    )
+    client_ports = {"zookeeper": zookeeper_port, "etcd": etcd_port}
+
+    def ports_of(served: tuple[str, ...]) -> BasePorts:
+        return BasePorts(
+            {service: client_ports[service] for service in served},
+            peer_port if peer_port is not None else zookeeper_port + PEER_PORT_DISTANCE,
+            admin_port if admin_port is not None else zookeeper_port + ADMIN_PORT_DISTANCE,
+        )
+
     with locked_folder(data):
         if fresh:
             # First, because nodes that still run on these ports would lose their data under their feet.
-            check_ports(ports, nodes or DEFAULT_NODES)
+            check_ports(ports_of(services or DEFAULT_SERVICES), nodes or DEFAULT_NODES)
             remove_cluster(data)
-        mark = open_cluster(data, nodes, protocol, default_nodes=DEFAULT_NODES)
+        mark = open_cluster(data, nodes, protocol, services, default_nodes=DEFAULT_NODES)
+        ports = ports_of(mark.services)
         check_ports(ports, mark.nodes)
         configs = [node_config(data, mark, ports, node) for node in range(mark.nodes)]
         commands = [_command(data, config) for config in configs]
         clean = asyncio.run(_run(data, mark, ports, configs, commands, restart=not no_restart))
     if not clean:
         sys.exit(EXIT_FAILURE)
+
+
+def _parse_services(text: str) -> tuple[str, ...]:
+    try:
+        return parse_services(text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def node_config(data: Path, mark: ClusterMark, ports: BasePorts, node: int) -> NodeConfig:
@@ -136,6 +186,7 @@ def node_config(data: Path, mark: ClusterMark, ports: BasePorts, node: int) -> N
             "node": node,
             "data": str((node_folder(data, node) / "data").absolute()),
             "protocol": mark.protocol,
+            "services": [*mark.services],
             "join": mark.formed,
             "members": {str(member): str(ports.addresses(member)["peer"]) for member in range(mark.nodes)},
             "listen": {name: str(address) for name, address in ports.addresses(node).items()},
@@ -230,7 +281,7 @@ async def _introduce(data: Path, formation: Formation, configs: Sequence[NodeCon
     told_where_to_look = False
     view = await view_members(admins, mark.cluster)
     formation.heed(view)
-    while not (loop.time() - started_s > STRAGGLER_PATIENCE_S and _led(view)) and not _complete(view):
+    while not (loop.time() - started_s > STRAGGLER_PATIENCE_S and _ready(view)) and not _complete(view):
         if not told_where_to_look and loop.time() - started_s > LEADER_PATIENCE_S:
             say(f"No leader after {LEADER_PATIENCE_S:g} s, still waiting. Look into {data}/node-*/node.log")
             if mark.formed and any(status.state == "joining" for status in view.statuses()):
@@ -239,22 +290,18 @@ async def _introduce(data: Path, formation: Formation, configs: Sequence[NodeCon
         await asyncio.sleep(POLL_FAST_S)
         view = await view_members(admins, mark.cluster)
         formation.heed(view)
-    known = view.agreement()
-    assert known is not None
-    say(f"Node {known.leader} leads after {loop.time() - started_s:.1f} s.\n")
-    say(introduction(data, configs, view, known, supervisor))
+    known = view.leaders()
+    say(f"{_who_leads(known)} after {loop.time() - started_s:.1f} s.\n")
+    say(introduction(data, configs, view, supervisor))
     while True:
         await asyncio.sleep(POLL_S)
         view = await view_members(admins, mark.cluster)
         formation.heed(view)
         heed_members(view, admins, supervisor)
-        agreement = view.agreement()
-        if agreement is None:
-            if known is not None:
-                say("no leader is followed by a majority of the voters")
-        elif known is None or (agreement.leader, agreement.generation) != (known.leader, known.generation):
-            say(f"node {agreement.leader} leads now (term {agreement.generation})")
-        known = agreement
+        leaders = {service: view.leaders().get(service) for service in known}
+        for line in news(known, leaders):
+            say(line)
+        known = leaders
 
 
 def heed_members(view: ClusterView, admins: dict[int, Address | None], supervisor: Supervisor) -> None:
@@ -273,28 +320,47 @@ def heed_members(view: ClusterView, admins: dict[int, Address | None], superviso
             supervisor.retire(process.command.node)
 
 
-def _led(view: ClusterView) -> bool:
-    agreement = view.agreement()
-    return agreement is not None and agreement.ready
+def _ready(view: ClusterView) -> bool:
+    """Every service can be used."""
+    return view.is_led() and all(led is not None and led.ready for led in view.leaders().values())
 
 
 def _complete(view: ClusterView) -> bool:
-    """Led, and every node knows by whom."""
-    agreement = view.agreement()
-    statuses = view.statuses()
-    return (
-        agreement is not None
-        and agreement.ready
-        and len(statuses) == len(view.nodes)
-        and all(status.leader == agreement.leader for status in statuses)
+    """Ready, and every node knows by whom each service is led."""
+    if not _ready(view) or len(view.statuses()) < len(view.nodes):
+        return False
+    known_by = {(status.node, group.service): group.leader for status in view.statuses() for group in status.groups}
+    return all(
+        led is not None and known_by.get((node.node, service)) == led.leader
+        for service, led in view.leaders().items()
+        for node in view.nodes
     )
 
 
-def introduction(
-    data: Path, configs: Sequence[NodeConfig], view: ClusterView, agreement: Agreement, supervisor: Supervisor
-) -> str:
+def _who_leads(leaders: Mapping[str, Agreement | None]) -> str:
+    """As the beginning of a sentence."""
+    by_service = {service: led.leader for service, led in leaders.items() if led is not None}
+    if len(set(by_service.values())) == 1:
+        return f"Node {next(iter(by_service.values()))} leads"
+    clauses = ", ".join(f"node {node} leads {service}" for service, node in by_service.items())
+    return f"{clauses[0].upper()}{clauses[1:]},"
+
+
+def news(before: Mapping[str, Agreement | None], now: Mapping[str, Agreement | None]) -> Iterator[str]:
+    """What has changed of who leads, a line each."""
+    for service, led in now.items():
+        was, what = before[service], f" {service}" if len(now) > 1 else ""
+        if led is None:
+            if was is not None:
+                yield f"no leader{what and f' of{what}'} is followed by a majority of the voters"
+        elif was is None or (was.leader, was.generation) != (led.leader, led.generation):
+            yield f"node {led.leader} leads{what} now (term {led.generation})"
+
+
+def introduction(data: Path, configs: Sequence[NodeConfig], view: ClusterView, supervisor: Supervisor) -> str:
     """The table of nodes and what to try next."""
-    roles: Mapping[int, str] = {status.node: status.role for status in view.statuses()}
+    leaders = {service: led.leader for service, led in view.leaders().items() if led is not None}
+    roles = {status.node: _role(status, leaders) for status in view.statuses()}
     rows = []
     for config in configs:
         process_id = supervisor.process_id(config.node)
@@ -303,35 +369,41 @@ def introduction(
                 str(config.node),
                 roles.get(config.node, "starting"),
                 str(process_id) if process_id is not None else "-",
-                str(config.listen.zookeeper),
+                *(str(address) for address in config.clients().values()),
                 str(config.listen.admin),
                 str(node_folder(data, config.node)),
             ]
         )
-    table = render_table(["node", "role", "process", "zookeeper", "admin", "data"], rows)
-    leader_process = supervisor.process_id(agreement.leader)
+    table = render_table(["node", "role", "process", *configs[0].services, "admin", "data"], rows)
+    leader_process = supervisor.process_id(leaders[configs[0].services[0]])
     return f"{table}\n\n{what_to_try(configs, leader_process, data)}"
 
 
+def _role(status: NodeStatus, leaders: Mapping[str, int]) -> str:
+    """A node may lead some services, and follow in others."""
+    led = [service for service, leader in leaders.items() if leader == status.node]
+    return f"leads {' and '.join(led)}" if 0 < len(led) < len(leaders) else status.role
+
+
 def what_to_try(configs: Sequence[NodeConfig], leader_process: int | None, data: Path) -> str:
-    """Commands and a client program that work as they stand."""
-    clients = [config.listen.zookeeper for config in configs]
+    """Commands and client programs that work as they stand."""
     status = f"{this_command()} status{_endpoint_option(configs[0].listen.admin)}"
+    served = {service: [str(config.clients()[service]) for config in configs] for service in configs[0].services}
+    commands, programs, witness = [status], [], "the key"
+    if "etcd" in served:
+        etcdctl = f"etcdctl --endpoints={','.join(served['etcd'])}"
+        commands += [f"{etcdctl} put greeting hello", f"{etcdctl} get greeting"]
+    if "zookeeper" in served:
+        commands.append(f"zkCli.sh -server {served['zookeeper'][0]}        (or any other client of ZooKeeper)")
+        programs.append(KAZOO.format(hosts=",".join(served["zookeeper"])))
+        witness = "the lock"
+    lines = "\n".join(f"  {command}" for command in commands)
     return f"""\
 Try, in another terminal:
 
-  {status}
-  zkCli.sh -server {clients[0]}        (or any other client of ZooKeeper)
+{lines}
 
-or in Python, with `pip install kazoo`:
-
-  from kazoo.client import KazooClient
-  client = KazooClient(hosts="{",".join(str(address) for address in clients)}")
-  client.start()
-  with client.Lock("/printer", "me"):
-      print("the lock is mine")
-
-then kill the leader and see the lock survive:
+{"".join(programs)}then kill the leader and see {witness} survive:
 
   kill -9 {leader_process}
 
