@@ -22,3 +22,12 @@ class ErrorCode(enum.IntEnum):
     ENHANCE_YOUR_CALM = 0xB
     INADEQUATE_SECURITY = 0xC
     HTTP_1_1_REQUIRED = 0xD
+
+
+class Violation(Exception):
+    """The peer broke a rule so that the connection cannot go on.  Never leaves this package."""
+
+    def __init__(self, code: ErrorCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason

@@ -30,3 +30,24 @@ class Limits:
     control_rate: float = 5_000.0
     """Frames that ask for work and bring nothing: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, unknown ones,
     and those on streams that are closed.  What we send earns some back, because it is answered with such frames."""
+
+
+class Budget:
+    """A token bucket: `burst` at most, filled at `rate` a second."""
+
+    def __init__(self, burst: int, rate: float) -> None:
+        self._burst = burst
+        self._rate = rate
+        self._tokens = float(burst)
+        self._filled_at_s: float | None = None
+
+    def refill(self, now_s: float, earned: int = 0) -> None:
+        if self._filled_at_s is not None:
+            earned_by_time = max(0.0, now_s - self._filled_at_s) * self._rate
+            self._tokens = min(self._tokens + earned_by_time + earned, self._burst)
+        self._filled_at_s = now_s
+
+    def spend(self, count: int = 1) -> bool:
+        """False where that was too much."""
+        self._tokens -= count
+        return self._tokens >= 0
