@@ -196,6 +196,10 @@ class Store:
             raise Compacted(self.compacted_revision)
         return self._keyspace.remembered(from_revision, self.compacted_revision)
 
+    def just_applied(self, from_revision: int) -> Iterator[Version]:
+        """As `changes`, right after the `apply` that made these revisions: also what it has compacted itself."""
+        return self._keyspace.history.since(from_revision)
+
     def at(self, key: bytes, revision: int) -> Version | None:
         """What a key was at a revision; None where it was not there.  Raises Compacted."""
         if revision < self.compacted_revision:
