@@ -33,7 +33,7 @@ def test_messages_come_out_as_they_went_in(messages: list[tuple[bytes, bool]], p
     data = b"".join(zipped(message) if packed else encode_message(message) for message, packed in messages)
     decoder = MessageDecoder(LIMIT_BYTES, GZIP)
     assert fed(decoder, *cut(data, places)) == [message for message, _ in messages]
-    assert not decoder.is_amid_message
+    assert decoder.buffered_bytes == 0
 
 
 @given(st.binary(), st.lists(st.integers(0, 10_000)))
@@ -46,7 +46,7 @@ def test_where_bytes_are_cut_makes_no_difference(data: bytes, places: list[int])
                 messages += decoder.feed(part)
         except GrpcError as error:
             return str(error)
-        return messages, decoder.is_amid_message
+        return messages, decoder.buffered_bytes
 
     assert outcome([data]) == outcome(cut(data, places))
 

@@ -42,10 +42,11 @@ def test_a_time_that_is_over_is_the_shortest_timeout() -> None:
     assert format_timeout(-1.0) == format_timeout(0.0) == "1n"
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=200))
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=200))
 def test_messages_of_a_status_survive_in_printable_ascii(message: str) -> None:
     encoded = encode_status_message(message)
     assert all(" " <= character <= "~" for character in encoded)
+    assert encoded == encoded.strip(" ")
     assert decode_status_message(encoded) == message
 
 

@@ -68,9 +68,9 @@ class MessageDecoder:
         return messages
 
     @property
-    def is_amid_message(self) -> bool:
-        """Something of a message has come, and not all of it."""
-        return bool(self._buffer)
+    def buffered_bytes(self) -> int:
+        """Of a message that has not come whole."""
+        return len(self._buffer)
 
     def _decompress(self, message: bytes) -> bytes:
         if self._encoding == IDENTITY:

@@ -47,15 +47,16 @@ def is_grpc(content_type: str) -> bool:
 def encode_status_message(message: str) -> str:
     """Percent-encoded UTF-8, for grpc-message."""
     message = message[:MAX_STATUS_MESSAGE_CHARACTERS]
-    if _PLAIN_STATUS_MESSAGE.fullmatch(message):
-        return message
-    # Not urllib's quote: that one also encodes what need not be, and grpc-go's clients show it as it is.
-    plain = (chr(byte) if 0x20 <= byte <= 0x7E and byte != 0x25 else f"%{byte:02X}" for byte in _utf8(message))
-    return "".join(plain)
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
+    # Not urllib's quote: that one also encodes what need not be, and some clients show it as it is.
+    if not _PLAIN_STATUS_MESSAGE.fullmatch(message):
+        data = message.encode("utf-8", "replace")
+        message = "".join(chr(byte) if 0x20 <= byte <= 0x7E and byte != 0x25 else f"%{byte:02X}" for byte in data)
+    # Spaces at the ends of a header's value are forbidden or lost.
+    if message[:1] == " ":
+        message = f"%20{message[1:]}"
+    if message[-1:] == " ":
+        message = f"{message[:-1]}%20"
+    return message
 
 
 def decode_status_message(text: str) -> str:

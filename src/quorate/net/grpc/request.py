@@ -1,0 +1,93 @@
+"""What the headers of a request say: which method, how long, in which encoding; or why it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from quorate.net.grpc.calls import Method
+from quorate.net.grpc.framing import ENCODINGS, GZIP, IDENTITY
+from quorate.net.grpc.headers import CONTENT_TYPE, encode_status_message, is_grpc, parse_timeout, unknown_path
+from quorate.net.grpc.status import Code, GrpcError
+from quorate.net.http2.headers import Headers, encode
+
+_OF_HTTP2: Final = frozenset({"connection", "content-length", "host", "te"})
+_ACCEPTED: Final = ("grpc-accept-encoding", f"{IDENTITY},{GZIP}")
+
+RESPONSE_HEADERS: Final = encode([(":status", "200"), ("content-type", CONTENT_TYPE)])
+OK_TRAILERS: Final = encode([("grpc-status", "0")])
+ONLY_OK_TRAILERS: Final = encode([(":status", "200"), ("content-type", CONTENT_TYPE), ("grpc-status", "0")])
+
+
+class RequestHead:
+    """Derived once from headers that a client may send with a million calls."""
+
+    __slots__ = ("encoding", "metadata", "method", "path", "refusal", "timeout_s")
+
+    def __init__(self, headers: Headers, methods: Mapping[str, Method], services: frozenset[str]) -> None:
+        self.path = headers.path
+        self.metadata = _metadata(headers)
+        self.method = methods.get(headers.path)
+        self.timeout_s: float | None = None
+        self.encoding = IDENTITY
+        self.refusal: bytes | None = None
+        """The block to answer with instead of calling the method."""
+        try:
+            self._read(headers, services)
+        except GrpcError as error:
+            self.refusal = only_trailers(error.code, error.message)
+
+    def _read(self, headers: Headers, services: frozenset[str]) -> None:
+        metadata = self.metadata
+        content_type = metadata.get("content-type", "")
+        if headers.method != "POST":
+            words = f'unexpected method "{headers.method}": gRPC has only POST'
+            self.refusal = only_trailers(Code.INTERNAL, words, http_status="405")
+            return
+        if not is_grpc(content_type):
+            words = f'invalid gRPC request content-type "{content_type}"'
+            self.refusal = only_trailers(Code.INTERNAL, words, http_status="415")
+            return
+        if self.method is None:
+            raise unknown_path(self.path, services)
+        encoding = metadata.get("grpc-encoding", IDENTITY)
+        if encoding not in ENCODINGS:
+            words = f'grpc: Decompressor is not installed for grpc-encoding "{encoding}"'
+            self.refusal = only_trailers(Code.UNIMPLEMENTED, words, more=(_ACCEPTED,))
+            return
+        self.encoding = encoding
+        timeout = metadata.get("grpc-timeout")
+        if timeout is not None:
+            try:
+                self.timeout_s = parse_timeout(timeout)
+            except ValueError as error:
+                raise GrpcError(Code.INTERNAL, f"malformed {error}") from error
+
+
+def _metadata(headers: Headers) -> Mapping[str, str]:
+    """Binary values are left out: nothing of ours reads any."""
+    metadata: dict[str, str] = {}
+    for name, value in headers.fields:
+        if name in _OF_HTTP2 or name.endswith("-bin"):
+            continue
+        before = metadata.get(name)
+        metadata[name] = value if before is None else f"{before}, {value}"
+    return MappingProxyType(metadata)
+
+
+def only_trailers(
+    code: Code, message: str, *, http_status: str = "200", more: tuple[tuple[str, str], ...] = ()
+) -> bytes:
+    """The block of an answer that is nothing but an error."""
+    head = [(":status", http_status), ("content-type", CONTENT_TYPE)]
+    return encode([*head, *_status(code, message), *more])
+
+
+def trailers(code: Code, message: str) -> bytes:
+    """The block behind the messages of an answer that ends with an error."""
+    return encode(_status(code, message))
+
+
+def _status(code: Code, message: str) -> list[tuple[str, str]]:
+    return [("grpc-status", str(int(code))), ("grpc-message", encode_status_message(message))]

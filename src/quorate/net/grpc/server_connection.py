@@ -1,0 +1,515 @@
+"""One client's connection to the server: HTTP/2's events in, calls up, answers out.
+
+What answers a client gathers in HTTP/2's output until the server flushes the connection, once at the end of each turn
+of the loop in which something was added.  So a batch of answers is one write.
+
+What a client can make the server hold is bounded on every side:
+
+- Requests that are not answered: beyond `MAX_HELD_BYTES` the client gets no more credit (HTTP/2's windows) until some
+  are.  It is still read, so that its pings and cancellations are heard.
+- Messages of which only a part has come: beyond `MAX_PARTIAL_BYTES` the call that adds one more part is ended.
+- Unary answers that the client has asked for and does not take: beyond `max_unread_bytes` further requests wait, or are
+  refused where they are streams.
+- Streamed answers: a service pauses at `low_water_bytes` of each call (`Call.unsent_bytes`).  Where it does not, and
+  what it sent in excess comes to `max_unread_bytes`, the client is cut off.
+- A socket that takes nothing is not read either, and a client of which nothing is heard is cut off (`look_after`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from struct import Struct
+from typing import TYPE_CHECKING, Final, cast
+
+from quorate.net.grpc.calls import Streaming, Unary
+from quorate.net.grpc.framing import PREFIX_BYTES, MessageDecoder, encode_message
+from quorate.net.grpc.request import (
+    OK_TRAILERS,
+    ONLY_OK_TRAILERS,
+    RESPONSE_HEADERS,
+    RequestHead,
+    only_trailers,
+    trailers,
+)
+from quorate.net.grpc.server_call import ServerCall
+from quorate.net.grpc.status import Code, GrpcError
+from quorate.net.http2.codes import ErrorCode
+from quorate.net.http2.connection import Connection, Role
+from quorate.net.http2.events import (
+    ConnectionFailed,
+    DataReceived,
+    Drained,
+    Event,
+    RequestReceived,
+    StreamReset,
+    TrailersReceived,
+)
+
+if TYPE_CHECKING:
+    from quorate.net.grpc.server import GrpcServer
+
+_log = logging.getLogger(__name__)
+
+MAX_HELD_BYTES: Final = 16 << 20
+MAX_PARTIAL_BYTES: Final = 16 << 20
+PING_AFTER_S: Final = 60.0
+"""A client of which nothing was heard for so long is asked for a sign of life; etcd's own default is two hours."""
+SILENCE_LIMIT_S: Final = 80.0
+"""And cut off after this time: it had 20 s for the answer, as with etcd."""
+
+_PREFIX: Final = Struct(">BI")
+_PING: Final = b"quorate?"
+
+
+class ServerConnection(asyncio.Protocol):
+    """See the module.  Only its transport, its calls and the server call it."""
+
+    __slots__ = (
+        "_calls",
+        "_credit_bytes",
+        "_deferred",
+        "_excess_bytes",
+        "_heard_s",
+        "_held_bytes",
+        "_http2",
+        "_loop",
+        "_partial_bytes",
+        "_patience",
+        "_paused",
+        "_pinged",
+        "_sending",
+        "_server",
+        "_starved",
+        "_stopping",
+        "_transport",
+        "_unsent_bytes",
+        "_withheld",
+        "is_scheduled",
+        "peer",
+    )
+
+    def __init__(self, server: GrpcServer) -> None:
+        self.peer = ""
+        self.is_scheduled = False
+        """The server will flush it at the end of this turn."""
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._http2 = Connection(Role.SERVER, server.limits)
+        self._transport: asyncio.Transport | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._heard_s = self._loop.time()
+        self._pinged = False
+        self._calls: dict[int, ServerCall] = {}
+        self._paused = False
+        """The socket takes no more."""
+        self._unsent_bytes = 0
+        """Answers that are not in the kernel's hands, as of the last flush, and all that was added since."""
+        self._held_bytes = 0
+        """Messages of unary calls that are not answered."""
+        self._partial_bytes = 0
+        """Beginnings of messages."""
+        self._credit_bytes = 0
+        """Of requests that came whole: to be given back with the next flush."""
+        self._withheld: list[tuple[int, int]] = []
+        """(stream, bytes) of data whose credit the client gets when it holds less."""
+        self._deferred: dict[ServerCall, None] = {}
+        """Whole unary requests of a client that should read first."""
+        self._sending: dict[ServerCall, None] = {}
+        """Calls to look at when the output was written: they have streamed something, or hold back."""
+        self._starved: dict[ServerCall, None] = {}
+        """Calls whose streamed answers wait for the client's windows."""
+        self._stopping: dict[int, None] = {}
+        """Streams whose answers wait for the client's windows, and whose requests are to be stopped after that."""
+        self._excess_bytes = 0
+        """Streamed by calls that should have held back."""
+
+    # --- the transport's side ----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+        if self._server.admit(self):
+            self._patience = self._loop.call_later(self._server.options.handshake_s, self._lose_patience)
+            self._schedule()
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._patience is not None:
+            self._patience.cancel()
+        self._server.dismiss(self)
+        for call in list(self._calls.values()):
+            self._cancel(call)
+
+    def pause_writing(self) -> None:
+        # What a client asks for while it does not read would only pile up.
+        self._paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._heard_s = self._loop.time()
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._schedule()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = now_s = self._loop.time()
+        for event in self._http2.receive(data, now_s):
+            if type(event) is RequestReceived:
+                self._request(event)
+            elif type(event) is DataReceived:
+                self._data(event)
+            else:
+                self._other(event)
+        if self._patience is not None and self._http2.has_started:
+            self._patience.cancel()
+            self._patience = None
+        self._schedule()
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def _request(self, event: RequestReceived) -> None:
+        """The hot path: a unary request that came in one piece."""
+        server = self._server
+        head = event.headers.derived
+        if type(head) is not RequestHead:
+            event.headers.derived = head = RequestHead(event.headers, server.methods, server.services)
+        stream_id, data = event.stream_id, event.data
+        method = head.method
+        if method is None or head.refusal is not None:
+            self._refuse(event, head.refusal)
+            return
+        call = ServerCall(self, stream_id, head)
+        self._calls[stream_id] = call
+        server.counters.calls += 1
+        if head.timeout_s is not None:
+            call.deadline_s = self._heard_s + head.timeout_s
+            server.deadlines.add(call, call.deadline_s)
+        if isinstance(method, Unary):
+            size = len(data)
+            if event.end_stream and size >= PREFIX_BYTES:
+                flag, length = _PREFIX.unpack_from(data)
+                if not flag and length == size - PREFIX_BYTES and length <= server.options.max_message_bytes:
+                    self._credit_bytes += size
+                    call.half_closed = True
+                    call.held_bytes = size
+                    self._held_bytes += size
+                    self._dispatch(call, data[PREFIX_BYTES:])
+                    return
+        else:
+            self._open(call, method)
+        self._body(stream_id, data, event.end_stream)
+
+    def _open(self, call: ServerCall, method: Streaming) -> None:
+        if self._unsent_bytes > self._server.options.max_unread_bytes:
+            self.fail(call, Code.RESOURCE_EXHAUSTED, "too many answers on this connection are not read")
+            return
+        handler = method.open(call)
+        if call.is_over:
+            # It was ended from within `open`, when there was no handler to be told.
+            handler.closed()
+        else:
+            call.handler = handler
+
+    def _refuse(self, event: RequestReceived, refusal: bytes | None) -> None:
+        assert refusal is not None
+        self._server.counters.calls_refused += 1
+        self._http2.send_headers(event.stream_id, refusal, True)
+        self._body(event.stream_id, event.data, event.end_stream)
+        if not event.end_stream:
+            self._stop_request(event.stream_id)
+
+    def _data(self, event: DataReceived) -> None:
+        self._body(event.stream_id, event.data, event.end_stream)
+
+    def _body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        if data:
+            if self._held_bytes > MAX_HELD_BYTES:
+                self._withheld.append((stream_id, len(data)))
+            else:
+                self._http2.consumed(stream_id, len(data))
+        call = self._calls.get(stream_id)
+        if call is None:
+            return
+        try:
+            if data:
+                self._take(call, data)
+            if end_stream and not call.is_over:
+                self._half_close(call)
+        except GrpcError as error:
+            self.fail(call, error.code, error.message)
+
+    def _take(self, call: ServerCall, data: bytes) -> None:
+        """Raises GrpcError where the call ends of it."""
+        options = self._server.options
+        decoder = call.decoder
+        if decoder is None:
+            call.decoder = decoder = MessageDecoder(options.max_message_bytes, call.head.encoding)
+        before_bytes = decoder.buffered_bytes
+        try:
+            messages = decoder.feed(data)
+        finally:
+            self._partial_bytes += decoder.buffered_bytes - before_bytes
+        if self._partial_bytes > max(MAX_PARTIAL_BYTES, 2 * options.max_message_bytes):
+            raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many messages on this connection have come only in part")
+        for message in messages:
+            if call.is_over:
+                return
+            if call.handler is not None:
+                call.handler.message(message)
+            elif call.message is not None:
+                raise GrpcError(Code.INTERNAL, "cardinality violation: a unary request has one message")
+            else:
+                call.message = message
+                call.held_bytes = len(message)
+                self._held_bytes += len(message)
+
+    def _half_close(self, call: ServerCall) -> None:
+        """Raises GrpcError where the call ends of it."""
+        call.half_closed = True
+        if call.decoder is not None and call.decoder.buffered_bytes:
+            raise GrpcError(Code.INTERNAL, "unexpected EOF: the request ends amid a message")
+        if call.handler is not None:
+            call.handler.half_closed()
+        elif call.message is None:
+            raise GrpcError(Code.INTERNAL, "cardinality violation: a unary request has one message")
+        else:
+            message, call.message = call.message, None
+            self._dispatch(call, message)
+
+    def _dispatch(self, call: ServerCall, message: bytes) -> None:
+        """A unary request is whole."""
+        if self._deferred or self._unsent_bytes > self._server.options.max_unread_bytes:
+            call.message = message
+            self._deferred[call] = None
+            return
+        method = call.head.method
+        assert type(method) is Unary
+        call.is_dispatched = True
+        method.handle(call, message)
+
+    def _other(self, event: Event) -> None:
+        if type(event) is StreamReset:
+            self._stopping.pop(event.stream_id, None)
+            call = self._calls.get(event.stream_id)
+            if call is not None:
+                self._cancel(call)
+        elif type(event) is Drained:
+            call = self._calls.get(event.stream_id)
+            if call is not None and self._starved.pop(call, self) is None:
+                self._sending[call] = None
+            if self._stopping.pop(event.stream_id, self) is None:
+                self._http2.reset(event.stream_id, ErrorCode.NO_ERROR)
+        elif type(event) is TrailersReceived:
+            # gRPC's requests have none; they end the request like anything that ends it.
+            self._body(event.stream_id, b"", True)
+        elif type(event) is ConnectionFailed:
+            self._server.counters.connections_failed += 1
+            _log.info("closing %s: %s", self.peer, event.reason)
+
+    # --- answers -----------------------------------------------------------------------------
+
+    def reply(self, call: ServerCall, message: bytes) -> None:
+        if call.responding:
+            self.send(call, message)
+            self.finish(call)
+            return
+        self._http2.send_response(call.stream_id, RESPONSE_HEADERS, encode_message(message), OK_TRAILERS)
+        self._unsent_bytes += len(message)
+        self._end(call)
+
+    def fail(self, call: ServerCall, code: Code, message: str) -> None:
+        block = trailers(code, message) if call.responding else only_trailers(code, message)
+        self._http2.send_headers(call.stream_id, block, True)
+        self._server.counters.calls_failed += 1
+        self._end(call)
+
+    def finish(self, call: ServerCall) -> None:
+        self._http2.send_headers(call.stream_id, OK_TRAILERS if call.responding else ONLY_OK_TRAILERS, True)
+        self._end(call)
+
+    def send(self, call: ServerCall, message: bytes) -> None:
+        assert type(call.head.method) is Streaming, "a unary method answers by reply"
+        if not call.responding:
+            call.responding = True
+            self._http2.send_headers(call.stream_id, RESPONSE_HEADERS, False)
+        self._http2.send_data(call.stream_id, encode_message(message), False)
+        size = len(message) + PREFIX_BYTES
+        if call.unsent_streamed_bytes > self._server.options.low_water_bytes:
+            call.excess_bytes += size
+            self._excess_bytes += size
+        call.unsent_streamed_bytes += size
+        self._unsent_bytes += size
+        if call not in self._starved:
+            self._sending[call] = None
+        self._schedule()
+
+    def unsent_bytes(self, call: ServerCall) -> int:
+        unsent_bytes = call.unsent_streamed_bytes
+        if self._paused and self._transport is not None:
+            unsent_bytes += self._transport.get_write_buffer_size()
+        if unsent_bytes > self._server.options.low_water_bytes:
+            call.holds_back = True
+            if call not in self._starved:
+                self._sending[call] = None
+        return unsent_bytes
+
+    def expire(self, call: ServerCall) -> None:
+        """Its deadline has passed."""
+        block = (trailers if call.responding else only_trailers)(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+        self._http2.send_headers(call.stream_id, block, True)
+        self._server.counters.calls_failed += 1
+        self._cancel(call)
+
+    def _cancel(self, call: ServerCall) -> None:
+        """It ends without the service's doing."""
+        self._end(call)
+        method = call.head.method
+        if call.is_dispatched and type(method) is Unary and method.on_cancelled is not None:
+            method.on_cancelled(call)
+
+    def _end(self, call: ServerCall) -> None:
+        """The call is over: nothing of it is kept."""
+        call.connection = None
+        del self._calls[call.stream_id]
+        if call.deadline_s is not None:
+            self._server.deadlines.remove(call, call.deadline_s)
+        self._held_bytes -= call.held_bytes
+        if call.decoder is not None:
+            self._partial_bytes -= call.decoder.buffered_bytes
+        if not call.is_dispatched:
+            self._deferred.pop(call, None)
+            self._sending.pop(call, None)
+            self._starved.pop(call, None)
+            self._excess_bytes -= call.excess_bytes
+            if call.handler is not None:
+                call.handler.closed()
+        if not call.half_closed:
+            self._stop_request(call.stream_id)
+        if not self.is_scheduled:
+            self._schedule()
+
+    def _stop_request(self, stream_id: int) -> None:
+        """It is answered, and the client is still sending: tell it not to (RFC 9113, section 8.1).  This drops what is
+        queued, so it waits until that is sent."""
+        if self._http2.queued_bytes(stream_id):
+            self._stopping[stream_id] = None
+        else:
+            self._http2.reset(stream_id, ErrorCode.NO_ERROR)
+
+    # --- the end of a turn ---------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self.is_scheduled:
+            self._server.schedule(self)
+
+    def flush(self) -> None:
+        """Write all that was answered in this turn, and see to what waited for that."""
+        self.is_scheduled = False
+        transport, http2 = self._transport, self._http2
+        if transport is None:
+            return
+        self._give_credit()
+        if not self._paused:
+            output = http2.take_output()
+            if output:
+                transport.write(output)
+            self._settle(transport)
+        if self._excess_bytes > self._server.options.max_unread_bytes:
+            self._cut_off(f"it has not read {self._excess_bytes} bytes")
+        elif http2.has_failed or http2.is_drained:
+            transport.close()
+
+    def _give_credit(self) -> None:
+        if self._credit_bytes:
+            # Stream 0: these requests have come to their ends, only the connection's window matters.
+            self._http2.consumed(0, self._credit_bytes)
+            self._credit_bytes = 0
+        if self._withheld and self._held_bytes <= MAX_HELD_BYTES:
+            for stream_id, count in self._withheld:
+                self._http2.consumed(stream_id, count)
+            self._withheld.clear()
+
+    def _settle(self, transport: asyncio.Transport) -> None:
+        """What could be written is: who may go on?"""
+        http2 = self._http2
+        self._unsent_bytes = http2.queued_total()
+        if self._paused:
+            self._unsent_bytes += transport.get_write_buffer_size()
+        if self._sending:
+            calls, self._sending = self._sending, {}
+            for call in calls:
+                self._settle_call(call)
+        while self._deferred and self._unsent_bytes <= self._server.options.max_unread_bytes:
+            call = next(iter(self._deferred))
+            del self._deferred[call]
+            method, message = call.head.method, call.message
+            assert type(method) is Unary and message is not None
+            call.message = None
+            call.is_dispatched = True
+            method.handle(call, message)
+
+    def _settle_call(self, call: ServerCall) -> None:
+        if call.is_over:
+            return
+        queued_bytes = self._http2.queued_bytes(call.stream_id)
+        call.unsent_streamed_bytes = queued_bytes
+        if queued_bytes:
+            self._starved[call] = None
+            return
+        self._excess_bytes -= call.excess_bytes
+        call.excess_bytes = 0
+        if not call.holds_back:
+            return
+        if self._paused:
+            self._sending[call] = None
+        else:
+            call.holds_back = False
+            assert call.handler is not None
+            call.handler.writable()
+
+    # --- leaving -------------------------------------------------------------------------------
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        self._cut_off("there was no HTTP/2 in time")
+
+    def look_after(self, now_s: float) -> None:
+        """Called every few seconds: a client whose machine is gone says nothing, not even goodbye."""
+        silent_s = now_s - self._heard_s
+        if silent_s < PING_AFTER_S:
+            self._pinged = False
+        elif silent_s >= SILENCE_LIMIT_S:
+            self._cut_off(f"it has been silent for {silent_s:.0f} s")
+        elif not self._pinged:
+            self._pinged = True
+            self._http2.ping(_PING)
+            self._schedule()
+
+    def go_away(self) -> None:
+        """Take no new calls; those under way go on, and the connection is closed behind the last of them."""
+        self._http2.go_away()
+        self._schedule()
+
+    def end_calls(self) -> None:
+        """Tell whoever still waits that the server leaves, and close."""
+        for call in list(self._calls.values()):
+            if not call.is_over:
+                self.fail(call, Code.UNAVAILABLE, "the server is stopping")
+        self._http2.terminate(ErrorCode.NO_ERROR, "the server is stopping")
+        self._schedule()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _cut_off(self, why: str) -> None:
+        if self._transport is not None:
+            self._server.counters.connections_cut += 1
+            _log.info("closing %s: %s", self.peer, why)
+            self._transport.abort()
