@@ -109,12 +109,18 @@ class DoorCluster:
         self._due = False
         self._ticker: asyncio.TimerHandle | None = None
         self.nodes = [
-            DoorNode(self, node, DoorConfig("127.0.0.1", 0, **self._config_of(node, config)), options)
-            for node in range(size)
+            DoorNode(self, node, DoorConfig(**{**self._config_of(node), **config}), options) for node in range(size)
         ]
 
-    def _config_of(self, node: int, config: dict[str, Any]) -> dict[str, Any]:
-        return {"cluster_id": CLUSTER_ID, "peer": f"127.0.0.1:{7000 + node}", "reachable_host": "127.0.0.1", **config}
+    def _config_of(self, node: int) -> dict[str, Any]:
+        host = "127.0.0.1"
+        return {
+            "host": host,
+            "port": 0,
+            "reachable_host": host,
+            "cluster_id": CLUSTER_ID,
+            "peer": f"{host}:{7000 + node}",
+        }
 
     async def start(self) -> None:
         asyncio.get_running_loop().set_exception_handler(self._note_error)

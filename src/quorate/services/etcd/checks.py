@@ -56,18 +56,8 @@ def check_txn(request: TxnRequest, max_ops: int) -> EtcdError | None:
     return None
 
 
-def is_read_only(request: TxnRequest) -> bool:
-    """Whatever its comparisons find, it changes nothing."""
-    return all(_reads(op) for branch in (request.success, request.failure) for op in branch)
-
-
-def _reads(op: RequestOp) -> bool:
-    kind = op.WhichOneof("request")
-    return kind == "request_range" or (kind == "request_txn" and is_read_only(op.request_txn))
-
-
 def is_serializable(request: TxnRequest) -> bool:
-    """A transaction that only reads, and whose reads all ask for no more than this node's own state."""
+    """All its reads ask for no more than this node's own state; it only reads (`transactions.is_read_only`)."""
     operations = [op for branch in (request.success, request.failure) for op in branch]
     return bool(operations) and all(op.request_range.serializable for op in operations)
 

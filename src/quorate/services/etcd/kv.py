@@ -18,6 +18,7 @@ from quorate.services.etcd.proposing import Proposer
 from quorate.services.etcd.reads import Reads
 from quorate.services.etcd.requests import UnaryHandler, decode
 from quorate.services.etcd.store import Store
+from quorate.services.etcd.transactions import is_read_only
 
 _KEY_FIELD = 0x0A
 
@@ -72,7 +73,7 @@ class KeyCalls:
         request = decode(TxnRequest, call, message)
         if request is None or not _passes(call, checks.check_txn(request, self._max_txn_ops)):
             return
-        if not checks.is_read_only(request):
+        if not is_read_only(request):
             self._proposer.propose(commands.TXN + message, call)
         elif checks.is_serializable(request):
             self._reads.answer(call, self._store.txn(request))
