@@ -83,6 +83,19 @@ def test_an_id_touched_in_a_time_that_is_excused_is_not_due_before_its_timeout()
     assert clock.due(2_800) == [7]
 
 
+def test_what_remains_is_until_it_is_due() -> None:
+    clock = KeepAliveClock()
+    clock.add(7, 1_000, now_ms=0)
+    assert clock.remaining_ms(7, 300) == 700
+    clock.excuse(200)
+    assert clock.remaining_ms(7, 500) == 700
+    assert clock.remaining_ms(8, 500) is None
+    assert clock.due(1_200) == [7]
+    assert clock.remaining_ms(7, 1_200) == 0
+    clock.remove(7)
+    assert clock.remaining_ms(7, 1_200) is None
+
+
 IDS = st.integers(1, 4)
 STEPS = st.lists(
     st.one_of(

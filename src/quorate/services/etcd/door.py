@@ -57,7 +57,9 @@ class EtcdDoor:
         self._submissions = Submissions(group, self._header, options.max_request_bytes, timeout_ms, self._schedule_turn)
         self._reads = Reads(group, self._header, timeout_ms, self._schedule_turn)
         self._watching = Watching(store, self._header, options)
-        self._leases = LeaseKeeper(store, group, self._submissions, self._header, config)
+        self._leases = LeaseKeeper(
+            store, group, self._submissions, self._reads, self._header, config.margin_ms, timeout_ms
+        )
         self._leaders = LeaderWanted(group, config.margin_ms // 2)
         self._members = Members(group, config, "http" if options.tls is None else "https")
         self._server = GrpcServer(

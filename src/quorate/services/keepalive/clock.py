@@ -106,6 +106,13 @@ class KeepAliveClock:
         """
         self._excused_ms += pause_ms
 
+    def remaining_ms(self, id_: int, now_ms: int) -> int | None:
+        """Until it is due: 0 where its expiry was proposed, None where it is unknown."""
+        if id_ not in self._timeout_ms:
+            return None
+        deadline_ms = self._deadline_ms.get(id_)
+        return 0 if deadline_ms is None else max(0, deadline_ms - (now_ms - self._excused_ms))
+
     def is_ending(self, id_: int) -> bool:
         """True from when `due` named it until it is removed or added anew."""
         return id_ in self._timeout_ms and id_ not in self._deadline_ms
