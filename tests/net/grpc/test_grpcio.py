@@ -172,7 +172,7 @@ def test_cancelling_a_stream_tells_the_service(server: ServerThread) -> None:
 
 
 def test_a_client_that_goes_away_ends_its_calls(server: ServerThread) -> None:
-    client = grpc.insecure_channel(server.target)
+    client: Any = grpc.insecure_channel(server.target)
     future = client.unary_unary(KEEP).future(b"")
     server.service.wait_for("kept")
     client.close()
