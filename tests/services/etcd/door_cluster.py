@@ -244,17 +244,17 @@ class Doors:
 
     def begin(
         self, method: str, request: Message | bytes, kind: type[M], node: int = 0, **metadata: str
-    ) -> grpc.Future:
+    ) -> grpc.Future[M]:
         """Begin a unary call."""
         message = request if isinstance(request, bytes) else request.SerializeToString()
-        ask = self.channel(node).unary_unary(method, response_deserializer=kind.FromString)
-        future: grpc.Future = ask.future(message, timeout=20, metadata=list(metadata.items()))
-        return future
+        ask: grpc.UnaryUnaryMultiCallable[bytes, M] = self.channel(node).unary_unary(
+            method, response_deserializer=kind.FromString
+        )
+        return ask.future(message, timeout=20, metadata=tuple(metadata.items()))
 
     def ask(self, method: str, request: Message | bytes, kind: type[M], node: int = 0, **metadata: str) -> M:
         """Make a unary call.  Raises grpc.RpcError."""
-        answer: M = self.begin(method, request, kind, node, **metadata).result()
-        return answer
+        return self.begin(method, request, kind, node, **metadata).result()
 
     def close(self) -> None:
         for channel in self._channels.values():

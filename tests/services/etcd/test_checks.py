@@ -31,7 +31,7 @@ def test_a_request_is_refused_for(case: Case) -> None:
 @pytest.mark.parametrize("case", [*REQUESTS, *ANSWERS], ids=lambda case: case.situation)
 def test_etcd_refuses_for(case: Case, etcd: Peer) -> None:
     with grpc.insecure_channel(etcd.endpoints[0]) as channel:
-        ask = channel.unary_unary(case.method)
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(case.method)
         if case.error is None:
             ask(case.request.SerializeToString(), timeout=10)
         else:

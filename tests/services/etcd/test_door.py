@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -36,7 +37,7 @@ def doors() -> Iterator[Doors]:
 
 
 def said(error: grpc.RpcError) -> tuple[str, str]:
-    return error.code().name, error.details()
+    return error.code().name, error.details() or ""
 
 
 def words(error: EtcdError) -> tuple[str, str]:
@@ -63,7 +64,7 @@ def test_bytes_that_are_no_message(method: str, one: Doors) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         one.ask(method, b"\xff\xff\xff", pb.PutResponse)
     assert refusal.value.code() is grpc.StatusCode.INTERNAL
-    assert refusal.value.details().startswith("grpc: error unmarshalling request: ")
+    assert said(refusal.value)[1].startswith("grpc: error unmarshalling request: ")
 
 
 def test_a_message_larger_than_grpc_takes(one: Doors) -> None:
@@ -89,7 +90,7 @@ def test_what_is_not_served(method: str, message: str, one: Doors) -> None:
 
 
 def test_transactions_as_deep_as_python_decodes(one: Doors) -> None:
-    ask = one.channel().unary_unary(TXN)
+    ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = one.channel().unary_unary(TXN)
     # The answer is too deep for Python's clients.
     assert ask(nested_deeply(49), timeout=20)
     with pytest.raises(grpc.RpcError) as refusal:
@@ -129,7 +130,7 @@ def test_only_reads_that_ask_for_less_do_without_a_barrier(doors: Doors) -> None
     doors.pull(doors.cluster.hold)
     doors.ask(RANGE, pb.RangeRequest(key=b"k", serializable=True), pb.RangeResponse)
     doors.ask(TXN, pb.TxnRequest(success=[read(serializable=True)]), pb.TxnResponse)
-    waiting = [
+    waiting: list[grpc.Future[Any]] = [
         doors.begin(RANGE, pb.RangeRequest(key=b"k"), pb.RangeResponse),
         doors.begin(RANGE, pb.RangeRequest(key=b"k", limit=1), pb.RangeResponse),
         doors.begin(TXN, pb.TxnRequest(success=[read()]), pb.TxnResponse),
@@ -165,14 +166,14 @@ def test_every_answer_says_whose_it_is() -> None:
 # --- when there is no result ---------------------------------------------------------------------
 
 
-def _write_that_waits(doors: Doors) -> grpc.Future:
+def _write_that_waits(doors: Doors) -> grpc.Future[pb.PutResponse]:
     doors.pull(doors.cluster.hold)
     future = doors.begin(PUT, pb.PutRequest(key=b"k"), pb.PutResponse)
     doors.wait_for(lambda cluster: bool(cluster.log), "the write waits")
     return future
 
 
-def _failure(future: grpc.Future) -> tuple[str, str]:
+def _failure(future: grpc.Future[Any]) -> tuple[str, str]:
     error = future.exception(timeout=20)
     assert isinstance(error, grpc.RpcError)
     return said(error)
@@ -248,16 +249,16 @@ def test_a_call_that_wants_a_leader(doors: Doors) -> None:
     doors.ask(RANGE, read_here, pb.RangeResponse)
 
 
-def _watch(doors: Doors, **metadata: str) -> tuple[queue.Queue[pb.WatchRequest | None], grpc.Call]:
+def _watch(doors: Doors, **metadata: str) -> tuple[queue.Queue[pb.WatchRequest | None], Iterator[pb.WatchResponse]]:
     """A stream with one watch on it."""
     requests: queue.Queue[pb.WatchRequest | None] = queue.Queue()
     requests.put(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"k")))
-    begin = doors.channel().stream_stream(
+    begin: grpc.StreamStreamMultiCallable[pb.WatchRequest, pb.WatchResponse] = doors.channel().stream_stream(
         WATCH,
-        request_serializer=lambda request: request.SerializeToString(),
+        request_serializer=pb.WatchRequest.SerializeToString,
         response_deserializer=pb.WatchResponse.FromString,
     )
-    return requests, begin(iter(requests.get, None), timeout=20, metadata=list(metadata.items()))
+    return requests, iter(begin(iter(requests.get, None), timeout=20, metadata=tuple(metadata.items())))
 
 
 def test_a_stream_that_wants_a_leader(doors: Doors) -> None:
@@ -328,7 +329,8 @@ def test_behind_a_wildcard_clients_are_told_another_host() -> None:
     with serving(host="::1", reachable_host="fd00::7") as doors:
         port = doors.cluster.nodes[0].door.port
         channel = grpc.insecure_channel(f"[::1]:{port}")
-        answer = pb.MemberListResponse.FromString(channel.unary_unary(MEMBERS)(b"", timeout=20))
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MEMBERS)
+        answer = pb.MemberListResponse.FromString(ask(b"", timeout=20))
         channel.close()
         assert list(answer.members[0].clientURLs) == [f"http://[fd00::7]:{port}"]
 
