@@ -82,7 +82,7 @@ EVENTS = st.one_of(
     st.just(Tick()),
     st.just(Propose(b"x")),
     st.just(ReadBarrier(1)),
-    st.builds(TransferLeadership, st.none() | PEERS),
+    st.builds(TransferLeadership, st.none() | PEERS, st.lists(PEERS, max_size=3).map(tuple)),
     st.builds(
         ChangeMembers,
         st.sampled_from(
@@ -377,6 +377,22 @@ def test_changes_and_transfers_that_lead_nowhere_are_refused() -> None:
     settle(lab)
     assert lab.servers[1].running().settled_version() == 2
     assert lab.step(1, TransferLeadership()).refused is Refusal.NOT_A_VOTER  # there is no other
+
+
+def test_a_hand_over_goes_to_another_where_its_target_leaves() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    leader = lab.servers[1].running()
+    assert leader.status().successor is None
+    assert lab.step(1, TransferLeadership(avoid=(3,))).messages == [Send(2, TimeoutNow(1))]
+    assert leader.status().successor == 2
+    assert lab.step(1, TransferLeadership(avoid=(3,))).refused is Refusal.TRANSFERRING
+    assert lab.step(1, TransferLeadership(3)).refused is Refusal.TRANSFERRING
+    assert lab.step(1, TransferLeadership(avoid=(2,))).messages == [Send(3, TimeoutNow(1))]
+    assert leader.status().successor == 3
+    assert lab.step(1, TransferLeadership(avoid=(2, 3))).refused is Refusal.NOT_A_VOTER
+    assert leader.status().successor is None
+    assert lab.step(1, Propose(b"goes on")).refused is None
 
 
 def test_a_server_follows_and_elects_whom_its_log_does_not_know() -> None:

@@ -28,9 +28,9 @@ from pathlib import Path
 
 from quorate.cli.errors import CommandError
 from quorate.node.config import (
-    DEFAULT_SERVICES,
     MAX_MEMBERS,
     PROTOCOLS,
+    SERVICE_GROUPS,
     NodeConfig,
     parse_services,
     render_config,
@@ -112,7 +112,7 @@ def open_cluster(
             f"local-{secrets.token_hex(6)}",
             nodes or default_nodes,
             protocol or PROTOCOLS[0],
-            services or DEFAULT_SERVICES,
+            services or tuple(SERVICE_GROUPS),
         )
         _write_mark(path, mark)
         return mark

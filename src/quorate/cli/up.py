@@ -28,9 +28,9 @@ from quorate.cli.ports import BasePorts, check_ports
 from quorate.cli.supervisor import NodeCommand, Supervisor
 from quorate.cli.tables import render_table
 from quorate.node.config import (
-    DEFAULT_SERVICES,
     MAX_MEMBERS,
     PROTOCOLS,
+    SERVICE_GROUPS,
     Address,
     NodeConfig,
     make_config,
@@ -102,7 +102,7 @@ machines, run `quorate node` on each; docs/deployment.md shows it. A cluster tha
     "--services",
     callback=lambda context, option, value: None if value is None else _parse_services(value),
     metavar="NAMES",
-    help=f"What it serves, separated by commas.  [default: {','.join(DEFAULT_SERVICES)}, or as the data was made]",
+    help=f"What it serves, separated by commas.  [default: {','.join(SERVICE_GROUPS)}, or as the data was made]",
 )
 @click.option(
     "--zookeeper-port",
@@ -159,7 +159,7 @@ def up(
     with locked_folder(data):
         if fresh:
             # First, because nodes that still run on these ports would lose their data under their feet.
-            check_ports(ports_of(services or DEFAULT_SERVICES), nodes or DEFAULT_NODES)
+            check_ports(ports_of(services or tuple(SERVICE_GROUPS)), nodes or DEFAULT_NODES)
             remove_cluster(data)
         mark = open_cluster(data, nodes, protocol, services, default_nodes=DEFAULT_NODES)
         ports = ports_of(mark.services)

@@ -42,6 +42,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
         """
         return False
 
+    def asks_to_lead(self) -> bool:
+        """Whether it hands the sender's leadership to the receiver: a node that stops takes none."""
+        return False
+
 
 # --- events: all that can happen to a replica ------------------------------------------------
 
@@ -127,14 +131,16 @@ class ChangeMembers(msgspec.Struct, frozen=True):
 
 
 class TransferLeadership(msgspec.Struct, frozen=True, gc=False):
-    """Hand the leadership to `target`, a voter; None for the one that is furthest.
+    """Hand the leadership to `target`, a voter; None for the one that is furthest and not in `avoid`.
 
-    The leader takes no proposals meanwhile.  It gives up after an election timeout and
+    One that is being handed to somebody in `avoid` goes to another, or stays.  The leader
+    takes no proposals meanwhile.  It gives up after an election timeout and
     leads on; a target that lags too far, or does not answer, is refused as
     `Refusal.NOT_CAUGHT_UP`.
     """
 
     target: NodeId | None = None
+    avoid: tuple[NodeId, ...] = ()
 
 
 Event: TypeAlias = (
@@ -266,6 +272,8 @@ class Status:
     """The protocol's own words for its state, for example {"term": 7, "voted_for": 1}."""
     peer_positions: dict[NodeId, int]
     """On a leader: the position that each peer is known to hold durably."""
+    successor: NodeId | None = None
+    """To whom the leader hands over."""
 
 
 class RandomSource(Protocol):

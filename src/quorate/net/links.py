@@ -76,6 +76,8 @@ class PeerLink:
         self.peer_incarnation: str | None = None
         """Of the data folder at the other end; None while not connected."""
         self.connected = False
+        self.leaving = False
+        """The peer said, since it was connected last, that it stops."""
         self.task: asyncio.Task[None] | None = None
         """Runs it."""
         self._events = events
@@ -107,6 +109,10 @@ class PeerLink:
             connection.abort()
             return
         connection.transport.write(self._encoder.encode(items))
+
+    def stays(self) -> bool:
+        """The peer is there, and means to be."""
+        return self.connected and not self.leaving
 
     def remove(self) -> None:
         """Send nothing more.  `run` ends, and tells of the loss of the connection if there was one."""
@@ -142,7 +148,7 @@ class PeerLink:
             self._report(None, where)
             self._connection = connection
             self.peer_incarnation = connection.peer_incarnation
-            self.connected = True
+            self.connected, self.leaving = True, False
             self._events.connected(self.peer)
             await self._watch_silence(connection)
         finally:

@@ -5,6 +5,10 @@
     leader      TransferLeadership: its log is complete at the target, which stands at once
     everybody   another leadership begins: what was held goes to the new leader
 
+A peer that stops says so (`Stopping`), and takes no leadership any more.  Where it was to
+have this one, another gets it; where all the others stop too, or are not connected, it
+stays, so that the end of a whole cluster waits for nobody.
+
 So nothing is in doubt when the leadership changes, no command is refused and no
 connection is closed for it.  None of this is needed for safety, so nothing of it is waited
 for long: a peer that does not answer, or a disk that hangs, costs `HOLD_PATIENCE_MS`, and
@@ -28,6 +32,7 @@ HOLD_PATIENCE_MS = 250
 TRANSFER_MARGIN_MS = 250
 """How much longer than the replica, which gives up after an election timeout, the node waits for the outcome."""
 LOOK_AGAIN_S = 0.002
+NOBODY_STAYS = "every other voter stops too, or is not connected"
 
 
 async def hand_over(
@@ -60,10 +65,12 @@ async def _hand_over(
         host.send(group.group_id, peer, Hold(generation))
     host.schedule()
     while host.now_ms() < began_ms + HOLD_PATIENCE_MS and group.leadership.generation == generation:
-        if group.proposals.is_idle() and all(peer in group.held for peer in peers):
+        if group.proposals.is_idle() and all(peer in group.held or not _stays(links, peer) for peer in peers):
+            break
+        if not _staying(group, links):
             break
         await asyncio.sleep(LOOK_AGAIN_S)
-    problem = await _transfer(group, host, target, generation, limit_ms)
+    problem = await _transfer(group, host, links, target, generation, limit_ms)
     if problem is None:
         _log.info(
             "group %d (%s): handed the leadership over to node %s in %d ms (%s)",
@@ -74,7 +81,8 @@ async def _hand_over(
             reason,
         )
         return None
-    _log.warning("group %d (%s): the leadership stays here: %s", group.group_id, group.service_name, problem)
+    level = logging.INFO if problem == NOBODY_STAYS else logging.WARNING
+    _log.log(level, "group %d (%s): the leadership stays here: %s", group.group_id, group.service_name, problem)
     group.proposals.go_on()
     for peer in peers:
         host.send(group.group_id, peer, HoldEnded(generation))
@@ -83,12 +91,9 @@ async def _hand_over(
 
 
 async def _transfer(
-    group: ReplicatedGroup, host: GroupHost, target: NodeId | None, generation: int, limit_ms: int
+    group: ReplicatedGroup, host: GroupHost, links: Links, target: NodeId | None, generation: int, limit_ms: int
 ) -> str | None:
-    if group.leadership.generation == generation:
-        effects = host.step(group.group_id, TransferLeadership(target))
-        if effects.refused is not None:
-            return effects.refused.value
+    successor: NodeId | None = None
     deadline_ms = host.now_ms() + limit_ms + TRANSFER_MARGIN_MS
     while host.now_ms() < deadline_ms:
         leadership = group.leadership
@@ -96,5 +101,26 @@ async def _transfer(
             return None
         if leadership.leader == group.node_id and leadership.generation != generation:
             return "this node was elected again"
+        staying = _staying(group, links)
+        if not staying:
+            return NOBODY_STAYS
+        if leadership.generation == generation and successor not in staying:
+            gone = tuple(voter for voter in group.replica.configuration().voters if voter not in staying)
+            if target in gone and target != group.node_id:
+                return f"node {target} stops, or is not connected"
+            effects = host.step(group.group_id, TransferLeadership(target, avoid=gone))
+            if effects.refused is not None:
+                return effects.refused.value
+            successor = group.replica.status().successor
         await asyncio.sleep(LOOK_AGAIN_S)
     return "the target did not take the leadership in time"
+
+
+def _staying(group: ReplicatedGroup, links: Links) -> list[NodeId]:
+    """The other voters that could lead."""
+    return [voter for voter in group.replica.configuration().voters if _stays(links, voter)]
+
+
+def _stays(links: Links, peer: NodeId) -> bool:
+    link = links.by_peer.get(peer)
+    return link is not None and link.stays()

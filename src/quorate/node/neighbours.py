@@ -96,6 +96,10 @@ class Neighbours:
         others = [(lags[node], node) for node in voters if node in lags and node != self._roster.node]
         return min(others)[1] if others else None
 
+    def hear_stopping(self, peer: NodeId) -> None:
+        if (link := self._links.by_peer.get(peer)) is not None:
+            link.leaving = True
+
     def hear_positions(self, peer: NodeId, positions: Positions) -> None:
         self._positions[peer] = positions.applied
 

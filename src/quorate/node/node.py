@@ -47,7 +47,19 @@ from quorate.node.self_watch import SelfWatch
 from quorate.node.snapshot_header import read_header
 from quorate.node.snapshotting import DamagedData, Snapshotter
 from quorate.node.steering import Steering
-from quorate.node.wire import Forward, ForwardRefused, Held, Hold, HoldEnded, Met, Note, Positions, Room, items_decoder
+from quorate.node.wire import (
+    Forward,
+    ForwardRefused,
+    Held,
+    Hold,
+    HoldEnded,
+    Met,
+    Note,
+    Positions,
+    Room,
+    Stopping,
+    items_decoder,
+)
 from quorate.services.cluster.door import ClusterDoor
 from quorate.services.cluster.store import ClusterStore
 from quorate.services.interface import DoorConfig, Service
@@ -101,6 +113,7 @@ class Node:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._serving = False
+        self._stopping = False
         self._link_ms = 0
 
         disk = environment.disk
@@ -320,7 +333,12 @@ class Node:
 
     async def stop(self) -> None:
         """Leave in order: leaderships first, then clients, then peers, then the disk."""
+        self._stopping = True
         if self._serving and not self.failed.done():
+            for link in self._links.by_peer.values():
+                link.queue((CLUSTER_GROUP, Stopping()))
+            # At once: a node that leads nothing is gone in a moment.
+            self._links.flush()
             await self._give_up_leaderships()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
@@ -424,6 +442,8 @@ class Node:
             self._room.hear(peer, message.full)
         elif isinstance(message, Met):
             self._roster.hear_met(peer, self._listener.incarnation_of(peer), message.met)
+        elif isinstance(message, Stopping):
+            self.neighbours.hear_stopping(peer)
         elif isinstance(message, Positions):
             self.neighbours.hear_positions(peer, message)
         elif group is None or not self._serving:
@@ -434,6 +454,8 @@ class Node:
         elif self._log.full and not self._room.takes(message.payload_bytes()):
             # As if lost on the way.  Small messages go on, so that votes and heartbeats survive a full disk.
             group.disk_filled()
+        elif self._stopping and message.asks_to_lead():
+            return  # the leader has been told, and finds another
         elif self.neighbours.unheeded and (peer, group_id) in self.neighbours.unheeded and message.vouches():
             # A folder that was emptied has forgotten what its node vouched for: this must not be counted.
             return

@@ -90,7 +90,11 @@ class Met(Message, frozen=True, array_like=True, tag=True, gc=False):
     met: dict[int, str]
 
 
-NodeMessage: TypeAlias = Forward | ForwardRefused | Note | Room | Hold | Held | HoldEnded | Positions | Met
+class Stopping(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The sender stops in order: it takes no leadership any more."""
+
+
+NodeMessage: TypeAlias = Forward | ForwardRefused | Note | Room | Hold | Held | HoldEnded | Positions | Met | Stopping
 
 
 class PayloadCodec:

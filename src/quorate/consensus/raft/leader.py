@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -424,15 +425,21 @@ class Leader:
 
     # --- handing over --------------------------------------------------------------------
 
-    def transfer_to(self, target: NodeId | None) -> Refusal | None:
-        """Hand the leadership over (thesis section 3.10), or say why not.  None stands for whoever is furthest."""
+    def transfer_to(self, target: NodeId | None, avoid: Collection[NodeId] = ()) -> Refusal | None:
+        """Hand the leadership over (thesis section 3.10), or say why not.  None stands for whoever is furthest.
+
+        Where an earlier target is among those to `avoid`, and stands nevertheless, two servers stand at once:
+        as when a second leader is elected before the first has heard of it, at most one can win.
+        """
         core = self.core
         if not self.is_ready():
             return Refusal.NOT_LEADER
         if self.transfer is not None:
-            return Refusal.TRANSFERRING
+            if self.transfer.target not in avoid:
+                return Refusal.TRANSFERRING
+            self.transfer = None
         if target is None:
-            target = self._furthest_voter()
+            target = self._furthest_voter(avoid)
         if target is None or target == core.node_id or target not in core.configuration.voters:
             return Refusal.NOT_A_VOTER
         if not self._has_caught_up(target):
@@ -440,7 +447,11 @@ class Leader:
         self._begin_transfer(target)
         return None
 
-    def _furthest_voter(self) -> NodeId | None:
+    def successor(self) -> NodeId | None:
+        """To whom the leadership is being handed."""
+        return self.transfer.target if self.transfer is not None else None
+
+    def _furthest_voter(self, avoid: Collection[NodeId] = ()) -> NodeId | None:
         """Of the others, as far as they were heard from; of several, the one that was heard from last."""
         core = self.core
 
@@ -448,7 +459,8 @@ class Leader:
             heard_ms = self._heard_ms[node]
             return core.now_ms - heard_ms < core.timing.election_timeout_ms, self._match_positions[node], heard_ms
 
-        return max([node for node in core.configuration.voters if node != core.node_id], key=rank, default=None)
+        others = [node for node in core.configuration.voters if node != core.node_id and node not in avoid]
+        return max(others, key=rank, default=None)
 
     def _begin_transfer(self, target: NodeId) -> None:
         self.transfer = Transfer(target, self.core.now_ms + self.core.timing.election_timeout_ms)

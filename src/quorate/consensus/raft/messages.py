@@ -101,6 +101,9 @@ class Commit(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
 class TimeoutNow(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     """The leader of this term hands over: the receiver, which holds its whole log, is to stand at once."""
 
+    def asks_to_lead(self) -> bool:
+        return True
+
 
 class BarrierRequest(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
     """A read barrier asked of a follower, forwarded to its leader.

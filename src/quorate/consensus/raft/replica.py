@@ -122,6 +122,7 @@ class RaftReplica:
                 "election_timeout_ms": core.timing.election_timeout_ms,
             },
             peer_positions=role.peer_positions() if isinstance(role, Leader) else {},
+            successor=role.successor() if isinstance(role, Leader) else None,
         )
 
     def configuration(self) -> Configuration:
@@ -160,7 +161,9 @@ class RaftReplica:
         role = self._role
         if not isinstance(role, Leader):
             return Refusal.NOT_LEADER
-        return role.change(event.goal) if isinstance(event, ChangeMembers) else role.transfer_to(event.target)
+        if isinstance(event, ChangeMembers):
+            return role.change(event.goal)
+        return role.transfer_to(event.target, event.avoid)
 
     def _tick(self) -> None:
         role = self._role
