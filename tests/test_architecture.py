@@ -46,7 +46,9 @@ LABORATORY_COMMANDS = {"quorate.cli.check", "quorate.cli.simulate"}
 TOP_MODULES = {"quorate", "quorate.__main__"}
 """Modules in no layer.  The package itself must import nothing; `__main__` imports the command line."""
 
-PURE_PATTERN = re.compile(r"quorate\.(consensus|transactions|clocks|quorums)\b.*|quorate\.services\.\w+\.store")
+PURE_PATTERN = re.compile(
+    r"quorate\.(consensus|transactions|clocks|quorums|net\.http2)\b.*|quorate\.services\.\w+\.store"
+)
 
 PURE_LIBRARY = {
     *("__future__", "abc", "array", "base64", "bisect", "collections", "copy", "dataclasses", "enum", "functools"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from quorate.net.http2 import frames
@@ -414,6 +415,7 @@ def test_after_its_end_a_connection_is_silent() -> None:
     assert bench.answers() == []
 
 
+@hypothesis_settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=40_000), min_size=1, max_size=8),
     st.lists(st.integers(1, 5_000), min_size=1, max_size=20),
