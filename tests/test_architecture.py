@@ -66,7 +66,7 @@ PURE_LIBRARY = {
         "types",
         "typing",
     ),
-    *("unicodedata", "weakref", "zlib", "msgspec", "google_crc32c", "google"),  # google.protobuf
+    *("unicodedata", "weakref", "zlib", "msgspec", "google_crc32c", "hpack", "google"),  # google.protobuf
 }
 """What pure modules may import from outside.  Anything with a clock, a random source, I/O or a thread stays out."""
 
