@@ -171,9 +171,14 @@ class ServerThread:
     """A server of the echo service on a loop in a thread: blocking clients need one."""
 
     def __init__(
-        self, options: ServerOptions | None = None, tls: ssl.SSLContext | None = None, *, on_uvloop: bool = False
+        self,
+        options: ServerOptions | None = None,
+        tls: ssl.SSLContext | None = None,
+        *,
+        service: EchoService | None = None,
+        on_uvloop: bool = False,
     ) -> None:
-        self.service = EchoService()
+        self.service = service or EchoService()
         self.port = 0
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop() if on_uvloop else asyncio.new_event_loop()
         self.errors: list[str] = []

@@ -53,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 MAX_HELD_BYTES: Final = 16 << 20
 MAX_PARTIAL_BYTES: Final = 16 << 20
+MAX_LINGERING: Final = 100
 PING_AFTER_S: Final = 60.0
 """A client of which nothing was heard for so long is asked for a sign of life; etcd's own default is two hours."""
 SILENCE_LIMIT_S: Final = 80.0
@@ -73,6 +74,7 @@ class ServerConnection(asyncio.Protocol):
         "_heard_s",
         "_held_bytes",
         "_http2",
+        "_lingering",
         "_loop",
         "_partial_bytes",
         "_patience",
@@ -81,7 +83,6 @@ class ServerConnection(asyncio.Protocol):
         "_sending",
         "_server",
         "_starved",
-        "_stopping",
         "_transport",
         "_unsent_bytes",
         "_withheld",
@@ -119,8 +120,8 @@ class ServerConnection(asyncio.Protocol):
         """Calls to look at when the output was written: they have streamed something, or hold back."""
         self._starved: dict[ServerCall, None] = {}
         """Calls whose streamed answers wait for the client's windows."""
-        self._stopping: dict[int, None] = {}
-        """Streams whose answers wait for the client's windows, and whose requests are to be stopped after that."""
+        self._lingering: dict[int, None] = {}
+        """Streams of calls that are over, on which the client has not ended its side."""
         self._excess_bytes = 0
         """Streamed by calls that should have held back."""
 
@@ -220,27 +221,31 @@ class ServerConnection(asyncio.Protocol):
         assert refusal is not None
         self._server.counters.calls_refused += 1
         self._http2.send_headers(event.stream_id, refusal, True)
-        self._body(event.stream_id, event.data, event.end_stream)
         if not event.end_stream:
-            self._stop_request(event.stream_id)
+            self._linger(event.stream_id)
+        self._body(event.stream_id, event.data, event.end_stream)
 
     def _data(self, event: DataReceived) -> None:
         self._body(event.stream_id, event.data, event.end_stream)
 
     def _body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        call = self._calls.get(stream_id)
+        if call is None:
+            self._http2.consumed(0, len(data))
+            if end_stream:
+                self._lingering.pop(stream_id, None)
+            return
         if data:
             if self._held_bytes > MAX_HELD_BYTES:
                 self._withheld.append((stream_id, len(data)))
             else:
                 self._http2.consumed(stream_id, len(data))
-        call = self._calls.get(stream_id)
-        if call is None:
-            return
+        call.half_closed = end_stream
         try:
             if data:
                 self._take(call, data)
             if end_stream and not call.is_over:
-                self._half_close(call)
+                self._request_ended(call)
         except GrpcError as error:
             self.fail(call, error.code, error.message)
 
@@ -269,9 +274,8 @@ class ServerConnection(asyncio.Protocol):
                 call.held_bytes = len(message)
                 self._held_bytes += len(message)
 
-    def _half_close(self, call: ServerCall) -> None:
+    def _request_ended(self, call: ServerCall) -> None:
         """Raises GrpcError where the call ends of it."""
-        call.half_closed = True
         if call.decoder is not None and call.decoder.buffered_bytes:
             raise GrpcError(Code.INTERNAL, "unexpected EOF: the request ends amid a message")
         if call.handler is not None:
@@ -295,16 +299,15 @@ class ServerConnection(asyncio.Protocol):
 
     def _other(self, event: Event) -> None:
         if type(event) is StreamReset:
-            self._stopping.pop(event.stream_id, None)
+            self._lingering.pop(event.stream_id, None)
             call = self._calls.get(event.stream_id)
             if call is not None:
+                call.half_closed = True
                 self._cancel(call)
         elif type(event) is Drained:
             call = self._calls.get(event.stream_id)
             if call is not None and self._starved.pop(call, self) is None:
                 self._sending[call] = None
-            if self._stopping.pop(event.stream_id, self) is None:
-                self._http2.reset(event.stream_id, ErrorCode.NO_ERROR)
         elif type(event) is TrailersReceived:
             # gRPC's requests have none; they end the request like anything that ends it.
             self._body(event.stream_id, b"", True)
@@ -390,16 +393,24 @@ class ServerConnection(asyncio.Protocol):
             if call.handler is not None:
                 call.handler.closed()
         if not call.half_closed:
-            self._stop_request(call.stream_id)
+            self._linger(call.stream_id)
         if not self.is_scheduled:
             self._schedule()
 
-    def _stop_request(self, stream_id: int) -> None:
-        """It is answered, and the client is still sending: tell it not to (RFC 9113, section 8.1).  This drops what is
-        queued, so it waits until that is sent."""
-        if self._http2.queued_bytes(stream_id):
-            self._stopping[stream_id] = None
-        else:
+    def _linger(self, stream_id: int) -> None:
+        """It is answered, and the client still sends.
+
+        RFC 9113 (section 8.1) lets a server reset such a stream, but curl for one then does not show the answer.  So
+        the client may end it itself; it gets no more credit for it, and none for many of its kind.
+        """
+        self._lingering[stream_id] = None
+        if len(self._lingering) > MAX_LINGERING:
+            self._stop_lingering(next(iter(self._lingering)))
+
+    def _stop_lingering(self, stream_id: int) -> None:
+        del self._lingering[stream_id]
+        # A reset drops what is queued.
+        if not self._http2.queued_bytes(stream_id):
             self._http2.reset(stream_id, ErrorCode.NO_ERROR)
 
     # --- the end of a turn ---------------------------------------------------------------------
@@ -493,6 +504,8 @@ class ServerConnection(asyncio.Protocol):
 
     def go_away(self) -> None:
         """Take no new calls; those under way go on, and the connection is closed behind the last of them."""
+        for stream_id in list(self._lingering):
+            self._stop_lingering(stream_id)
         self._http2.go_away()
         self._schedule()
 
