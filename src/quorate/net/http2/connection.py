@@ -127,7 +127,8 @@ class Connection:
             del self._streams[stream_id]
 
     def send_response(self, stream_id: int, headers_block: bytes, data: bytes, trailers_block: bytes) -> None:
-        """A whole response: headers, data, trailers, end of stream.  The fast path of a unary answer."""
+        """A whole response, before which nothing was sent: headers, data, trailers, end of stream.  The fast path of a
+        unary answer."""
         stream = self._streams.get(stream_id)
         if stream is None or not stream.is_local_open:
             return
@@ -141,7 +142,6 @@ class Connection:
             or len(headers_block) > max_frame_bytes
             or len(trailers_block) > max_frame_bytes
             or sender.must_shrink_table
-            or stream.queue
         ):
             self.send_headers(stream_id, headers_block, False)
             self.send_data(stream_id, data, False)
