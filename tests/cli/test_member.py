@@ -311,7 +311,7 @@ def test_replace_waits_until_the_new_one_votes(lab: Lab) -> None:
     assert result.exit_code == 0, result.output
     body = lab.asked[0][2]
     assert (body["change"], body["node"], body["new_node"], body["address"]) == ("replace", 1, 3, "10.0.0.4:3181")
-    assert "join = true" in result.output
+    assert 'services = ["zookeeper"]\n  join = true\n' in result.output
     assert result.output.endswith("node 3 votes in the place of node 1, whose process ends by itself\n")
 
 

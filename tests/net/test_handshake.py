@@ -147,6 +147,22 @@ def test_whether_a_node_without_a_cluster_id_comes_in_is_the_gates_to_say(ours: 
     assert [peer.cluster_id for peer in gate.admitted] == [theirs]
 
 
+def test_nodes_of_one_cluster_serve_the_same() -> None:
+    both = RememberingGate(identity(1, services=("zookeeper", "etcd"))).handshake
+    error = refusal(both, hello())
+    assert error.code is RefusalCode.INCOMPATIBLE
+    assert "node 0 serves zookeeper, node 1 zookeeper and etcd: give every node the same `services`" in str(error)
+    both.accept(hello(services=("zookeeper", "etcd")))
+
+
+def test_a_node_of_a_version_that_knew_no_other_service_serves_zookeeper() -> None:
+    said = msgspec.msgpack.decode(hello())
+    del said["services"]
+    RememberingGate(identity(1)).handshake.accept(encode(said))
+    error = refusal(RememberingGate(identity(1, services=("etcd",))).handshake, encode(said))
+    assert "node 0 serves zookeeper, node 1 etcd" in str(error)
+
+
 def test_another_wire_version_is_refused_by_name_whatever_else_it_says() -> None:
     first = {
         "type": "hello",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ import pytest
 
 from quorate.consensus.records import SaveState
 from quorate.node import process
-from quorate.node.config import SERVICE_GROUPS, Address, ListenConfig, NodeConfig, StorageConfig
+from quorate.node.config import SERVICE_GROUPS, Address, ListenConfig, NodeConfig, StorageConfig, TlsConfig
 from quorate.node.process import EXIT_DAMAGED_DATA, EXIT_FAILED, EXIT_OK, EXIT_WRONG_CONFIGURATION
 from quorate.node.roster import ALONE_MS
 from quorate.simulation.disk import SimulatedDisk
@@ -32,12 +33,17 @@ def unfrozen() -> Iterator[None]:
     gc.unfreeze()
 
 
-def run(disk: SimulatedDisk, meanwhile: Callable[[], None] = lambda: None) -> int:
+BOTH = ("zookeeper", "etcd")
+
+
+def run(
+    disk: SimulatedDisk, meanwhile: Callable[[], None] = lambda: None, services: tuple[str, ...] = ("zookeeper",)
+) -> int:
     """Run a cluster of one on a simulated machine; `meanwhile` after it serves, and two seconds later SIGTERM."""
     address = Address(HOST, 3181)
-    listen = ListenConfig(address, Address(HOST, 4181), Address(HOST, 2181))
+    listen = ListenConfig(address, Address(HOST, 4181), Address(HOST, 2181), Address(HOST, 2379))
     storage = StorageConfig(segment_bytes=SEGMENT_BYTES)
-    config = NodeConfig("paris", 0, Path("unused"), {0: address}, listen, storage=storage)
+    config = NodeConfig("paris", 0, Path("unused"), {0: address}, listen, storage=storage, services=services)
 
     async def scenario() -> int:
         stopping = asyncio.Event()
@@ -168,3 +174,58 @@ def test_a_bug_of_ours_is_shown_with_its_trace(
     (record,) = caplog.records
     assert "a bug of ours" in record.getMessage()
     assert record.exc_info
+
+
+@pytest.mark.parametrize(
+    ("formed_with", "started_with", "said"),
+    [
+        (("zookeeper",), BOTH, 'serve zookeeper, these settings say zookeeper and etcd: set services = ["zookeeper"]'),
+        (BOTH, ("etcd",), 'zookeeper and etcd, these settings say etcd: set services = ["zookeeper", "etcd"]'),
+        (("etcd",), ("zookeeper",), 'serve etcd, these settings say zookeeper: set services = ["etcd"]'),
+    ],
+)
+def test_the_services_of_a_cluster_are_those_with_which_it_was_formed(
+    formed_with: tuple[str, ...], started_with: tuple[str, ...], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = SimulatedDisk()
+    assert run(disk, services=formed_with) == EXIT_OK
+    disk.lose_power(Random(1))
+    with caplog.at_level(logging.ERROR):
+        assert run(disk, services=started_with) == EXIT_WRONG_CONFIGURATION
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    disk.lose_power(Random(1))
+    assert run(disk, services=formed_with) == EXIT_OK, "nothing was changed"
+
+
+def test_a_group_in_the_log_tells_of_its_service_before_the_members_do(caplog: pytest.LogCaptureFixture) -> None:
+    """The node was stopped between its group's first vote and the first word about the members."""
+    disk = SimulatedDisk()
+    identity = Identity.open(disk, "paris", 0, "0" * 32)
+    identity.form("c" * 32, {0: "0" * 32})
+    log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
+    log.append(SERVICE_GROUPS["etcd"], [SaveState(b"?")])
+    log.close()
+    with caplog.at_level(logging.ERROR):
+        assert run(disk, services=("zookeeper",)) == EXIT_WRONG_CONFIGURATION
+    assert 'set services = ["zookeeper", "etcd"]' in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "client_ca", "said"),
+    [
+        ("absent", "key", None, "tls.cert: ABSENT cannot be read: No such file or directory"),
+        ("cert", "absent", None, "tls.key: ABSENT cannot be read"),
+        ("cert", "key", "absent", "tls.client_ca: ABSENT cannot be read"),
+        ("nonsense", "key", None, "[tls]: "),
+    ],
+)
+def test_tls_files_that_cannot_be_used_are_named(
+    tmp_path: Path, cert: str, key: str, client_ca: str | None, said: str
+) -> None:
+    for name in ("cert", "key", "nonsense"):
+        (tmp_path / name).write_text("no PEM at all")
+    tls = TlsConfig(tmp_path / cert, tmp_path / key, tmp_path / client_ca if client_ca else None)
+    config = NodeConfig("paris", 0, Path("unused"), {}, ListenConfig(Address(HOST, 1)), services=("etcd",), tls=tls)
+    with pytest.raises(OSError, match=re.escape(said.replace("ABSENT", str(tmp_path / "absent")))):
+        process.host_services(config)

@@ -99,7 +99,7 @@ def test_what_is_found(disk: RealDisk) -> None:
 def test_a_lone_node_goes_on_with_everything_that_was_there(disk: RealDisk) -> None:
     leave(disk)
     recovery = recover(disk, examine(disk, RAFT), NEW, RAFT, "test")
-    assert recovery == Recovery("lab", NEW.cluster_id, 1, "10.0.0.2:3181", "before-recovery-1")
+    assert recovery == Recovery("lab", NEW.cluster_id, 1, "10.0.0.2:3181", ("zookeeper",), "before-recovery-1")
     node = Restarted(disk)
     assert (node.identity.cluster_id, node.identity.incarnation) == (NEW.cluster_id, NEW.incarnation)
     assert node.identity.recovered_from == CLUSTER_ID

@@ -412,6 +412,7 @@ def how_to_start(node: int, address: Address, members: Members, status: NodeStat
     """The settings with which a node that was added is started."""
     known = [m for m in members.members if m.node != node and not m.leaving]
     listed = "\n".join(f'  {m.node} = "{m.peer}"' for m in known)
+    services = [group.service for group in status.groups if group.group != CLUSTER_GROUP]
     return f"""\
 Start it with
 
@@ -419,6 +420,7 @@ Start it with
   node = {node}
   data = "DIR"                  # an empty folder
   protocol = "{status.protocol}"
+  services = {json.dumps(services)}
   join = true
   [members]
 {listed}

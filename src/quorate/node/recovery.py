@@ -33,6 +33,7 @@ from quorate.consensus.membership import (
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import CompactedThrough, Entry, InvalidState, Recovered
 from quorate.consensus.replica import ConsensusProtocol, NodeId
+from quorate.node.config import SERVICE_GROUPS
 from quorate.node.snapshot_header import read_header
 from quorate.node.wire import Batch, Payload, PayloadCodec
 from quorate.services.cluster.commands import Member, Recover, encode
@@ -128,6 +129,7 @@ class Recovery:
     cluster_id: str
     node: NodeId
     peer: str
+    services: tuple[str, ...]
     kept: str
     """Name of the folder, inside the data folder."""
 
@@ -232,7 +234,8 @@ def _start_over(
     identity = NewIdentity(cluster, new.cluster_id, node, new.incarnation, recovered_from=found.cluster_id)
     extra = _extra_entries(found, new, node, peer)
     kept = start_over(disk, recovered, extra, identity, why, unpacked=tuple(unpacked))
-    return Recovery(cluster, new.cluster_id, node, peer, kept)
+    services = tuple(service for service, group in SERVICE_GROUPS.items() if group in extra)
+    return Recovery(cluster, new.cluster_id, node, peer, services, kept)
 
 
 def _address_of(found: Found, node: NodeId) -> str:
