@@ -108,14 +108,15 @@ class Laboratory:
     problem_of_injection: Callable[[Injection], str]
     """Why there can be no such fault; "" where there can."""
     services: tuple[str, ...]
-    required_coverage: tuple[str, ...]
+    required_coverage: Callable[[str], tuple[str, ...]]
+    """By service."""
 
 
 def load_laboratory() -> Laboratory:
     """Imported only here: `quorate --help` asks each command for its first line, and must not wait for whole nodes."""
     from quorate.simulation.faults import FAULTS
     from quorate.simulation.faults.limits import problem_of_injection
-    from quorate.simulation.run import REQUIRED_COVERAGE, Options, draw_plan, run
+    from quorate.simulation.run import Options, draw_plan, required_coverage, run
     from quorate.simulation.services import SERVICES
 
     def draw(seed: int, settings: Plan) -> Plan:
@@ -134,7 +135,7 @@ def load_laboratory() -> Laboratory:
         return msgspec.structs.replace(plan, injections=begun)
 
     about = {name: fault.about for name, fault in FAULTS.items()}
-    return Laboratory(run, draw, about, problem_of_injection, tuple(SERVICES), REQUIRED_COVERAGE)
+    return Laboratory(run, draw, about, problem_of_injection, tuple(SERVICES), required_coverage)
 
 
 class FiniteRange(click.FloatRange):
@@ -494,7 +495,7 @@ class Console:
         if is_small or set(first.faults) != set(self.laboratory.faults):
             return []
         every_fault = [f"fault {name}" for name in totals.missing(self.laboratory.faults)]
-        missing = totals.missing(self.laboratory.required_coverage)
+        missing = totals.missing(self.laboratory.required_coverage(first.service))
         return missing + (every_fault if len(seeds) >= EVERY_FAULT_RUNS else [])
 
     def _say_totals(self, real_s: float, missing: Sequence[str], interrupted: bool) -> None:

@@ -25,11 +25,24 @@ from quorate.consensus.raft.messages import (
 )
 from quorate.consensus.replica import ConsensusProtocol, Message
 from quorate.net.frames import HEADER_BYTES
+from quorate.net.http2 import frames
 from quorate.node.wire import Forward, items_decoder
 from quorate.services.zookeeper.protocol import NOTIFICATION_XID, PING_XID, REPLY_HEADER, REQUEST_HEADER, Op
 
 Address: TypeAlias = tuple[str, int]
 _LENGTH = Struct(">I")
+_HTTP2_FRAMES = MappingProxyType(
+    {
+        frames.DATA: "DATA",
+        frames.HEADERS: "HEADERS",
+        frames.CONTINUATION: "CONTINUATION",
+        frames.RST_STREAM: "RST_STREAM",
+        frames.SETTINGS: "SETTINGS",
+        frames.PING: "PING",
+        frames.GOAWAY: "GOAWAY",
+        frames.WINDOW_UPDATE: "WINDOW_UPDATE",
+    }
+)
 _OPS = MappingProxyType({int(op): op.name.lower().replace("_", " ") for op in Op})
 
 
@@ -156,3 +169,18 @@ def _reply_label(body: bytes) -> str:
     if xid == 0:
         return "session"
     return f"reply #{xid} zxid {zxid}" + (f" error {error}" if error else "")
+
+
+def describe_http2(data: bytes) -> str:
+    """Frames by kind and stream; DATA by its length.  Headers are compressed with what went before them."""
+    data = data.removeprefix(frames.PREFACE)
+    labels = []
+    start = 0
+    while start + frames.HEAD_BYTES <= len(data):
+        length_and_kind, _, stream_id = frames.HEAD.unpack_from(data, start)
+        length, kind = length_and_kind >> 8, length_and_kind & 0xFF
+        name = _HTTP2_FRAMES.get(kind, f"frame {kind}")
+        stream = f" #{stream_id}" if stream_id else ""
+        labels.append(f"{name}{stream} {length} bytes" if kind == frames.DATA else f"{name}{stream}")
+        start += frames.HEAD_BYTES + length
+    return ", ".join(labels) or f"{len(data)} bytes"

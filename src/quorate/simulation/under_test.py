@@ -77,3 +77,10 @@ class ServiceUnderTest(WatchedService, Protocol):
     """A service with its workload."""
 
     def workload(self, simulation: Simulation, servers: list[str], plan: Plan) -> Workload: ...
+
+
+class CampaignService(ServiceUnderTest, Protocol):
+    """A service of which there are campaigns."""
+
+    required_coverage: tuple[str, ...]
+    """What the clients of a campaign with all faults must have done and seen."""
