@@ -125,7 +125,7 @@ def merge(one: Group, other: Group) -> Group:
 
 
 class News:
-    """Events of some revisions, for the topics that they concern."""
+    """Events of some revisions, for the topics that they concern, and what it cost to find them."""
 
     __slots__ = ("by_topic", "events_bytes", "steps")
 
@@ -138,6 +138,11 @@ class News:
 
     def is_enough(self) -> bool:
         return self.steps >= MAX_STEPS or self.events_bytes >= MAX_STEP_BYTES
+
+    def take(self) -> dict[Topic, list[tuple[int, bytes]]]:
+        """The events; more may be noted then, and the cost goes on counting."""
+        by_topic, self.by_topic = self.by_topic, {}
+        return by_topic
 
     def note(self, version: Version, topics: Iterable[Topic], store: Store) -> None:
         self.steps += 1
@@ -162,9 +167,10 @@ class News:
 class Laggards:
     """The groups that are behind, and whose turn it is to catch up.
 
-    They take turns; the next one reads a bounded piece of the history for all its watches together.  A group goes no
-    further in its turn than to where the next one is, and there they become one.  So however many watches start
-    wherever in the history, a part of it is read about once for all of them, and none waits for another's long way.
+    They take turns; the next one reads a bounded piece of the history for all its watches together.  Where it comes to
+    the place of another, they become one and go on together.  So none waits for another's long way, and however many
+    watches start wherever in the history, it is read a few times for all of them: what a round of turns leaves apart
+    meets by twos in the next, so it is no more often than the logarithm of the number of pieces.
     """
 
     __slots__ = ("_cursors", "_groups", "_turns")
@@ -190,15 +196,16 @@ class Laggards:
             group.add(watch)
 
     def put(self, group: Group) -> None:
-        """A group that had its turn, or has fallen behind: at the end of the line, or into the one that is there."""
+        """A group that had its turn, or has fallen behind: at the end of the line, with the one that is there."""
+        self._place(self.join(group))
+
+    def join(self, group: Group) -> Group:
+        """A group of none of these with the one of these that is where it is, if there is one; it is none of them."""
         there = self._groups.get(group.cursor)
         if there is None:
-            self._place(group)
-            return
-        del self._turns[there]
-        merged = merge(there, group)
-        self._groups[group.cursor] = merged
-        self._turns[merged] = None
+            return group
+        self._remove(there)
+        return merge(there, group)
 
     def _place(self, group: Group) -> None:
         self._groups[group.cursor] = group

@@ -33,7 +33,7 @@ from quorate.services.etcd.header import HeaderWriter
 from quorate.services.etcd.options import EtcdOptions
 from quorate.services.etcd.store import Store
 from quorate.services.etcd.watching import responses
-from quorate.services.etcd.watching.groups import Group, Laggards, News, Subject, Watch, merge
+from quorate.services.etcd.watching.groups import Group, Laggards, News, Subject, Topic, Watch, merge
 from quorate.services.etcd.watching.stream import WatchStream
 
 LOW_WATER_BYTES: Final = ServerOptions().low_water_bytes
@@ -87,8 +87,7 @@ class Watching:
                 topics = find(version.key)
                 if topics:
                     news.note(version, topics, store)
-            if news.by_topic:
-                self._tell(synced, news, first, None)
+            self._tell(synced, news.by_topic, first, None)
         self._look_for_compaction()
 
     def restored(self) -> None:
@@ -228,10 +227,12 @@ class Watching:
 
     # --- events ---
 
-    def _tell(self, group: Group, news: News, cursor: int, header_revision: int | None) -> None:
+    def _tell(
+        self, group: Group, news: dict[Topic, list[tuple[int, bytes]]], cursor: int, header_revision: int | None
+    ) -> None:
         """Send what concerns a group's watches; whose client does not read stays at `cursor`."""
         self._turn += 1
-        for topic, events in news.by_topic.items():
+        for topic, events in news.items():
             shared = self._header.write(header_revision or events[-1][0])
             encoded = [event for _, event in events]
             response = b"".join((shared, *encoded))
@@ -289,10 +290,14 @@ class Watching:
         if not self._laggards:
             return
         group = self._laggards.take()
-        start = group.cursor
-        news, group.cursor = self._read_on(group)
-        if news.by_topic:
-            self._tell(group, news, start, self._store.revision)
+        news = News()
+        while True:
+            start = group.cursor
+            group.cursor = self._read_on(group, news)
+            self._tell(group, news.take(), start, self._store.revision)
+            if not group.count or group.cursor == self._synced.cursor or news.is_enough():
+                break
+            group = self._laggards.join(group)
         if group.count and group.cursor == self._synced.cursor:
             self._synced = merge(self._synced, group)
             for stream in list(self._awaiting_progress):
@@ -302,9 +307,8 @@ class Watching:
         if self._laggards:
             self._schedule()
 
-    def _read_on(self, group: Group) -> tuple[News, int]:
-        """What comes next for a group, and from where on it goes on then.  A revision is never parted."""
-        news = News()
+    def _read_on(self, group: Group, news: News) -> int:
+        """Note what comes next for a group; from where on it goes on then.  A revision is never parted."""
         stop = self._laggards.next_cursor(group.cursor, self._synced.cursor)
         find = group.index.find
         revision = group.cursor
@@ -314,9 +318,9 @@ class Watching:
                 if revision >= stop:
                     break
                 if news.is_enough():
-                    return news, revision
+                    return revision
             news.note(version, find(version.key), self._store)
-        return news, stop
+        return stop
 
     # --- progress ---
 

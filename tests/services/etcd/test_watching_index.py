@@ -1,0 +1,66 @@
+"""The index of ranges against a list of them that is searched from end to end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorate.services.etcd.watching.index import NO_END, SINGLE, RangeIndex, prefix_end
+
+KEYS = st.text("ab\xff", min_size=1, max_size=4).map(lambda text: text.encode("latin-1"))
+ENDS = st.one_of(st.just(SINGLE), st.just(NO_END), KEYS)
+RANGES = st.one_of(
+    st.tuples(KEYS, ENDS),
+    KEYS.map(lambda key: (key, prefix_end(key))),
+    st.just((b"\0", NO_END)),
+)
+
+
+def contains(bounds: tuple[bytes, bytes], key: bytes) -> bool:
+    start, end = bounds
+    return key == start if end == SINGLE else start <= key and (end == NO_END or key < end)
+
+
+@given(st.lists(RANGES, max_size=30), st.lists(st.integers(0, 29), max_size=30), st.lists(KEYS, min_size=1))
+def test_it_finds_what_a_search_through_all_finds(
+    ranges: list[tuple[bytes, bytes]], removed: list[int], keys: list[bytes]
+) -> None:
+    index: RangeIndex[int] = RangeIndex()
+    there = dict(enumerate(ranges))
+    for number, (start, end) in there.items():
+        index.add(start, end, number)
+    for number in removed:
+        if number in there:
+            index.remove(*there.pop(number), number)
+    for key in keys:
+        assert sorted(index.find(key)) == [number for number, bounds in there.items() if contains(bounds, key)]
+    for number, (start, end) in there.items():
+        index.remove(start, end, number)
+    assert not index.has_ranges
+    assert not any(index.find(key) for key in keys)
+
+
+def test_it_finds_among_many_ranges_that_are_no_prefixes() -> None:
+    draw = random.Random(5)
+    index: RangeIndex[int] = RangeIndex()
+    there = {}
+    for number in range(3_000):
+        start = draw.randrange(10_000)
+        end = start + draw.randrange(1, 300)
+        there[number] = (b"%06d" % start, NO_END if draw.random() < 0.01 else b"%06d-" % end)
+        index.add(*there[number], number)
+    for number in draw.sample(sorted(there), 1_500):
+        index.remove(*there.pop(number), number)
+    for _ in range(200):
+        key = b"%06d" % draw.randrange(10_500)
+        assert sorted(index.find(key)) == [number for number, bounds in there.items() if contains(bounds, key)]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "end"), [(b"a", b"b"), (b"a\xff", b"b"), (b"\xff", NO_END), (b"", NO_END), (b"a\xfe\xff", b"a\xff")]
+)
+def test_the_end_of_a_prefix(prefix: bytes, end: bytes) -> None:
+    assert prefix_end(prefix) == end
