@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,8 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError, ConnectionLoss, NoNodeError, OperationTimeoutError, SessionExpiredError
 
-from tests.processes.cluster import READY_S, Cluster, PortReservation, eventually, pause, running
+from tests.processes.cluster import READY_S, Cluster, eventually, pause, running
+from tests.processes.up_command import UpCommand
 
 pytestmark = pytest.mark.processes
 
@@ -251,47 +251,15 @@ def test_a_conditional_write_is_never_done_twice(cluster: Cluster) -> None:
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """`quorate up` on free ports; its output goes to a file."""
-    zookeeper, etcd, peer, admin = (block_of_ports(3) for _ in range(4))
-    output = tmp_path / "up.txt"
-    arguments = ["--data", str(tmp_path / "data"), "--zookeeper-port", str(zookeeper)]
-    arguments += ["--etcd-port", str(etcd), "--peer-port", str(peer), "--admin-port", str(admin)]
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "quorate", "up", *arguments], stdout=file, stderr=file, text=True
-        )
-    yield process, output
-    if process.poll() is None:
-        process.terminate()
-        process.wait(READY_S)
+def up(tmp_path: Path) -> Iterator[UpCommand]:
+    running = UpCommand(tmp_path)
+    running.start()
+    yield running
+    running.stop()
 
 
-def block_of_ports(count: int) -> int:
-    """The first of `count` free ports in a row."""
-    reservation = PortReservation()
-    ports = reservation.take(40)
-    reservation.release()
-    for port in ports:
-        if all(is_free(port + i) for i in range(count)):
-            return port
-    raise AssertionError(f"no {count} free ports in a row near any of {ports}")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def test_what_up_prints_works_as_it_stands(
-    up: tuple[subprocess.Popen[str], Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    process, output = up
-    text = eventually(lambda: found if "kill -9" in (found := output.read_text()) else None, "up explains what to try")
+def test_what_up_prints_works_as_it_stands(up: UpCommand, capsys: pytest.CaptureFixture[str]) -> None:
+    text = up.what_to_try()
     program = "\n".join(re.findall(r"^  ((?:from kazoo|client|with|    print).*)$", text, re.MULTILINE))
     namespace: dict[str, Any] = {}
     exec(compile(program, "what `quorate up` prints", "exec"), namespace)
@@ -307,9 +275,8 @@ def test_what_up_prints_works_as_it_stands(
     lock.release()
     with pytest.raises(NoNodeError):
         client.retry(client.get, f"/printer/{lock.node or 'gone'}")
-    eventually(lambda: "runs again" in output.read_text(), "up starts the node again")
+    eventually(lambda: "runs again" in up.said(), "up starts the node again")
     client.stop()
     client.close()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(READY_S) == 0, output.read_text()
-    assert "All nodes are stopped." in output.read_text()
+    assert up.stop(signal.SIGINT) == 0, up.said()
+    assert "All nodes are stopped." in up.said()
