@@ -171,6 +171,18 @@ def test_a_reader_who_does_not_consume_stops_the_sender() -> None:
     assert len(body_of(first, pair.client_events)) == len(body_of(second, pair.client_events)) == 100_000
 
 
+def test_many_small_answers_use_up_the_connections_window_too() -> None:
+    bench = Bench()
+    for stream_id in range(1, 141, 2):
+        bench.send(*request(stream_id))
+        bench.connection.send_response(stream_id, RESPONSE, b"x" * 1_000, TRAILERS)
+    assert sum(len(frame.payload) for frame in bench.answers() if frame.kind == frames.DATA) == 65_535
+    assert bench.connection.queued_total() == 70_000 - 65_535
+    events = bench.send(window(0, 70_000))
+    assert events == [Drained(stream_id) for stream_id in range(131, 141, 2)]
+    assert bench.connection.open_streams == 0
+
+
 def test_streams_share_the_connections_window_in_turn() -> None:
     bench = Bench(peer_settings=[(frames.SETTINGS_INITIAL_WINDOW_SIZE, 1 << 20)])
     bench.send(headers(1), headers(3))
