@@ -347,6 +347,41 @@ def simulated_run(seed: int) -> tuple[list[str], str]:
     return seen, simulation.digest()
 
 
+def test_a_server_whose_machine_is_gone_is_given_up() -> None:
+    simulation = Simulation()
+
+    async def serve() -> None:
+        await GrpcServer(EchoService().methods(), ServerOptions()).start("10.0.0.1", 2379)
+
+    async def watch() -> None:
+        client = Channel("10.0.0.1", 2379)
+        await client.connect()
+        stream = client.stream(BIDI)
+        stream.send(b"1")
+        assert await stream.receive() == b"1"
+        # Long silence is no loss as long as pings are answered.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stream.receive(), 100)
+        simulation.kill("10.0.0.1", power_loss=True)
+        with pytest.raises(GrpcError, match="UNAVAILABLE"):
+            await asyncio.wait_for(stream.receive(), 25)
+
+    simulation.run(simulation.boot("10.0.0.1"), serve())
+    simulation.run(simulation.boot("10.0.0.2"), watch())
+
+
+@on_every_loop
+def test_who_connects_twice_at_once_gets_one_connection(build: BuildLoop) -> None:
+    async def work() -> None:
+        async with pair() as both:
+            await both.client.close()
+            await until(lambda: both.server.connections() == 0)
+            await asyncio.gather(both.client.connect(), both.client.connect())
+            assert both.server.connections() == 1
+
+    run(build, work())
+
+
 def test_a_simulated_run_is_the_same_every_time() -> None:
     first, again, other = simulated_run(1), simulated_run(1), simulated_run(2)
     assert first == again

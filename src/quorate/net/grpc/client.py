@@ -362,11 +362,15 @@ class Channel:
         self._port = port
         self._authority = f"{host}:{port}"
         self._connection: _ClientConnection | None = None
+        self._connecting = asyncio.Lock()
 
     async def connect(self) -> None:
         """Ready when the server has said its first word.  Raises NotSentError.  No effect where it is connected."""
-        if self.is_connected:
-            return
+        async with self._connecting:
+            if not self.is_connected:
+                self._connection = await self._dial()
+
+    async def _dial(self) -> _ClientConnection:
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 _ClientConnection, self._host, self._port
@@ -378,7 +382,7 @@ class Channel:
         except BaseException:
             connection.abort()
             raise
-        self._connection = connection
+        return connection
 
     @property
     def is_connected(self) -> bool:

@@ -67,6 +67,7 @@ class GrpcServer:
         self._scheduled: list[ServerConnection] = []
         self._looking: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event
+        self._is_stopping = False
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Raises OSError where the address cannot be listened on.  Without `tls`: HTTP/2 with prior knowledge."""
@@ -96,6 +97,7 @@ class GrpcServer:
         """
         if self._server is None:
             return
+        self._is_stopping = True
         self._server.close()
         assert self._looking is not None
         self._looking.cancel()
@@ -123,7 +125,9 @@ class GrpcServer:
     # --- its connections' side -----------------------------------------------------------------
 
     def admit(self, connection: ServerConnection) -> bool:
-        """False where there are too many."""
+        """False where there are too many, or the server has stopped listening since."""
+        if self._is_stopping:
+            return False
         if len(self._open) >= self.options.max_connections:
             self.counters.connections_refused += 1
             return False
@@ -146,8 +150,15 @@ class GrpcServer:
 
     def _flush(self) -> None:
         connections, self._scheduled = self._scheduled, []
-        for connection in connections:
-            connection.flush()
+        flushed = 0
+        try:
+            for connection in connections:
+                flushed += 1
+                connection.flush()
+        finally:
+            # A service's mistake with one client must not silence the others.
+            for connection in connections[flushed:]:
+                self.schedule(connection)
 
     def _look_after(self) -> None:
         now_s = self._loop.time()

@@ -426,15 +426,16 @@ class ServerConnection(asyncio.Protocol):
         if transport is None:
             return
         self._give_credit()
-        if not self._paused:
+        if not self._paused or http2.has_failed:
             output = http2.take_output()
             if output:
                 transport.write(output)
+            if http2.has_failed or http2.is_drained:
+                transport.close()
+                return
             self._settle(transport)
         if self._excess_bytes > self._server.options.max_unread_bytes:
             self._cut_off(f"it has not read {self._excess_bytes} bytes")
-        elif http2.has_failed or http2.is_drained:
-            transport.close()
 
     def _give_credit(self) -> None:
         if self._credit_bytes:
