@@ -298,10 +298,11 @@ class Server:
         if isinstance(response, pb.LeaseTimeToLiveResponse):
             response.TTL = max(-1, min(response.TTL, 1))
             response.keys.sort()
+        text = self.text(response)
         if isinstance(response, pb.LeaseLeasesResponse):
             # Those with equal expiry come in any order.
-            response.leases.sort(key=lambda lease: lease.ID)
-        return self.text(response), response.header.revision
+            text = str(sorted(lease.ID for lease in response.leases))
+        return text, response.header.revision
 
 
 def error_text(error: Any) -> Answer:

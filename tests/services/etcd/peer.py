@@ -105,7 +105,7 @@ class Quorate:
 
     def __init__(self, folder: Path, nodes: int = 1, settings: Mapping[str, Mapping[str, int]] | None = None) -> None:
         self.name = "Quorate"
-        self.cluster = Cluster(folder, nodes, settings)
+        self.cluster = Cluster(folder, nodes, settings, services=["etcd"])
 
     @property
     def endpoints(self) -> list[str]:
