@@ -17,7 +17,8 @@ class Replay:
     def __init__(self, keyspace: Keyspace, revision: int, compacted_revision: int) -> None:
         self._keyspace = keyspace
         self._revision = revision
-        self._compacted_revision = compacted_revision
+        self._compacted_revision = max(compacted_revision, 1)
+        """1 is the empty store's, which has no changes."""
         self._last_revision = 0
         """Of the last change so far."""
         self._missing_leases: dict[bytes, int] = {}
@@ -62,7 +63,7 @@ class Replay:
             raise _wrong(version, f"it comes after revision {self._reached()}")
 
     def _reached(self) -> int:
-        return max(self._last_revision, self._compacted_revision, 1)
+        return max(self._last_revision, self._compacted_revision)
 
     def _attach(self, version: Version, before: Version | None) -> None:
         leases = self._keyspace.leases
