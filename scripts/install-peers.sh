@@ -3,13 +3,16 @@
 # Nothing needs it to run Quorate; tests that miss one of these skip themselves and say so.
 #
 #   zookeeper, default-jre-headless   the server that bench/zookeeper.py measures against
+#   etcd-server, etcd-client          the server that tests and benchmarks hold the etcd door against, and etcdctl
+#   nghttp2-client, curl              clients of HTTP/2; h2load is the load generator of bench/etcd.py
 #   gcc, libc6-dev                    for the benchmark's load generator
 #   strace                            for the test that watches the order of a node's system calls
 #
-# Safe to run again: what is installed already is left alone.
+# Safe to run again: what is installed already is left alone. Debian may start its etcd as a system service, on ports
+# 2379 and 2380, where `quorate up` wants to listen: `systemctl disable --now etcd` frees them.
 set -euo pipefail
 
-packages=(default-jre-headless gcc libc6-dev strace zookeeper)
+packages=(curl default-jre-headless etcd-client etcd-server gcc libc6-dev nghttp2-client strace zookeeper)
 
 if ! command -v apt-get >/dev/null; then
   echo "This script knows apt-get only. Install by hand: ${packages[*]}" >&2

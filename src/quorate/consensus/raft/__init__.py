@@ -104,6 +104,8 @@ Where this differs from the thesis, and why
 13. *Transfer* (3.10) says `TimeoutNow` only to a voter whose acknowledgements reach the end
     of the leader's log, once more at each heartbeat.  The target's request for votes says
     so, which lifts the silence.  After an election timeout the leader takes proposals again.
+    Where the target is found to leave meanwhile, another is asked: should both stand, votes
+    are split as between any two candidates.
 14. *Election timeouts follow round trips*: twenty of them, between two bounds.  The leader
     measures its rounds, smooths, and says what it found in each `Append`.
 15. *Heartbeats are due at multiples of the interval*, so that those of all groups on a node
