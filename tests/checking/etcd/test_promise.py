@@ -54,6 +54,15 @@ def test_a_write_of_unknown_outcome_is_done_once_at_most() -> None:
     assert log.checks() == {"writes"}
 
 
+def test_a_value_that_is_kept_was_put_by_another() -> None:
+    log = Log()
+    log.lost(log.putting(b"k", b"v"), done=True)
+    keeper = log.lost(pb.PutRequest(key=b"k", lease=7, ignore_value=True), done=True)
+    assert log.findings() == []
+    log.history.calls.remove(keeper)
+    assert log.checks() == {"writes"}
+
+
 def test_as_many_deletions_as_there_were_deleters() -> None:
     log = Log()
     wide, narrow = pb.DeleteRangeRequest(key=b"k", range_end=b"l"), pb.DeleteRangeRequest(key=b"k")

@@ -150,8 +150,9 @@ class _Builder:
         past = self.order.past
         puts = [event for event in observed if event.type == Event.PUT]
         writer = self._writers.get(puts[0].kv.value) if puts else None
-        candidates = self._nameless if writer is None else [writer]
-        fitting = [call for call in candidates if self._fits(call, revision, observed)]
+        # A value may be kept by a put that ignores it, so its writer need not be who put it there.
+        candidates = self._nameless if writer is None else [writer, *self._nameless]
+        fitting = [call for call in dict.fromkeys(candidates) if self._fits(call, revision, observed)]
         lease = self._lease_that_ends(revision, observed)
         if fitting:
             if not lease:
