@@ -56,8 +56,11 @@ def read_range(keyspace: Keyspace, request: pb.RangeRequest, current_revision: i
     versions, count = _find(keyspace, request, current_revision)
     if request.count_only:
         return integer_field(4, count)
-    versions = _sort(_filter(versions, request), request)
     limit = request.limit
+    if limit > 0 and request.sort_order == pb.RangeRequest.NONE and not _has_filter(request):
+        # etcd looks no further where no order is asked for, though by another target than the key it sorts these.
+        del versions[limit + 1 :]
+    versions = _sort(_filter(versions, request), request)
     more = 0 < limit < (count if _is_plain(request) else len(versions))
     if more:
         del versions[limit:]
@@ -69,7 +72,11 @@ def read_range(keyspace: Keyspace, request: pb.RangeRequest, current_revision: i
 
 def _is_plain(request: pb.RangeRequest) -> bool:
     """In the order of keys or the reverse, and nothing filtered: the limit says how many are looked up."""
-    return request.sort_target == pb.RangeRequest.KEY and not (
+    return request.sort_target == pb.RangeRequest.KEY and not _has_filter(request)
+
+
+def _has_filter(request: pb.RangeRequest) -> bool:
+    return bool(
         request.min_mod_revision
         or request.max_mod_revision
         or request.min_create_revision
