@@ -151,7 +151,7 @@ MALFORMED_REQUESTS = {
     "8.2.2 upgrade": REQUEST + literal(b"upgrade", b"h2c"),
     "8.2.2 te of something else": REQUEST + literal(b"te", b"gzip"),
     "8.3 an unknown pseudo-header": literal(b":protocol", b"x") + REQUEST,
-    "8.3 a pseudo-header behind others": REQUEST + literal(b":authority", b"x"),
+    "8.3 a pseudo-header behind others": encode([(":method", "GET"), (":scheme", "http"), ("n", "v"), (":path", "/a")]),
     "8.3 a response's pseudo-header": RESPONSE + REQUEST,
     "8.3.1 no method": encode([(":scheme", "http"), (":path", "/a")]),
     "8.3.1 no scheme": encode([(":method", "POST"), (":path", "/a")]),
