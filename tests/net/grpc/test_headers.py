@@ -84,14 +84,13 @@ def test_statuses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
+    ("path", "error"),
     [
-        ("/v3lock.Lock/Lock", "unknown service v3lock.Lock"),
-        ("/etcdserverpb.KV/Sort", "unknown method Sort for service etcdserverpb.KV"),
-        ("/put", 'malformed method name: "/put"'),
-        ("", 'malformed method name: ""'),
+        ("/v3lock.Lock/Lock", "UNIMPLEMENTED: unknown service v3lock.Lock"),
+        ("/etcdserverpb.KV/Sort", "UNIMPLEMENTED: unknown method Sort for service etcdserverpb.KV"),
+        ("/put", 'RESOURCE_EXHAUSTED: malformed method name: "/put"'),
+        ("", 'RESOURCE_EXHAUSTED: malformed method name: ""'),
     ],
 )
-def test_unknown_paths_are_named_in_the_words_of_grpc_go(path: str, message: str) -> None:
-    error = unknown_path(path, frozenset({"etcdserverpb.KV"}))
-    assert (error.code, error.message) == (Code.UNIMPLEMENTED, message)
+def test_unknown_paths_are_named_in_the_words_of_grpc_go(path: str, error: str) -> None:
+    assert str(unknown_path(path, frozenset({"etcdserverpb.KV"}))) == error

@@ -92,10 +92,10 @@ _CODES_OF_HTTP: Final = MappingProxyType(
 
 
 def unknown_path(path: str, services: frozenset[str]) -> GrpcError:
-    """In grpc-go's words.  `services` are the names of those that have any method."""
+    """In the words, and with the codes, of the grpc-go that is in etcd 3.4.  `services`: those that have any method."""
     service, slash, method = path.removeprefix("/").rpartition("/")
     if not slash:
-        return GrpcError(Code.UNIMPLEMENTED, f'malformed method name: "{path}"')
+        return GrpcError(Code.RESOURCE_EXHAUSTED, f'malformed method name: "{path}"')
     if service in services:
         return GrpcError(Code.UNIMPLEMENTED, f"unknown method {method} for service {service}")
     return GrpcError(Code.UNIMPLEMENTED, f"unknown service {service}")
