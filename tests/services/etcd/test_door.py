@@ -67,6 +67,15 @@ def test_bytes_that_are_no_message(method: str, one: Doors) -> None:
     assert said(refusal.value)[1].startswith("grpc: error unmarshalling request: ")
 
 
+@pytest.mark.parametrize("missing", [1, 2, 100])
+def test_a_read_whose_key_is_longer_than_the_message(missing: int, one: Doors) -> None:
+    for size_bytes in (1, 126, 127, 128, 129, 200):
+        whole = pb.RangeRequest(key=b"k" * size_bytes).SerializeToString()
+        with pytest.raises(grpc.RpcError) as refusal:
+            one.ask(RANGE, whole[:-missing] if missing < size_bytes else whole[:-1], pb.RangeResponse)
+        assert refusal.value.code() is grpc.StatusCode.INTERNAL
+
+
 def test_a_message_larger_than_grpc_takes(one: Doors) -> None:
     """In the words of grpc-go, at the size at which etcd says them."""
     request = pb.PutRequest(key=b"k", value=bytes(3 << 20))
@@ -206,8 +215,13 @@ def test_a_read_waits_for_the_next_leader() -> None:
     with serving(2) as doors:
         doors.pull(doors.cluster.lead, None)
         future = doors.begin(RANGE, pb.RangeRequest(key=b"k"), pb.RangeResponse)
-        doors.wait_for(lambda cluster: cluster.nodes[0].group.barriers > 0, "its first barrier")
-        doors.pull(doors.cluster.lead, 1)
+        doors.wait_for(lambda cluster: cluster.nodes[0].group.barriers > 0 and not cluster.asked, "its barrier failed")
+
+        def lead() -> int:
+            doors.cluster.lead(1)
+            return len(doors.cluster.nodes[0].door._reads._asked)
+
+        assert doors.pull(lead) == 1, "at once, not with the next tick"
         assert future.result().header.raft_term == 4
 
 

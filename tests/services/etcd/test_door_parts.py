@@ -15,11 +15,12 @@ from quorate.net.grpc.status import Code
 from quorate.services.etcd import etcd_pb2 as pb
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.header import HeaderWriter, cluster_number, member_number
+from quorate.services.etcd.members import Members
 from quorate.services.etcd.proposing import Proposal
 from quorate.services.etcd.reads import ANSWER_BYTES, MAX_WAITING_BYTES, Reads
 from quorate.services.etcd.results import Result
 from quorate.services.etcd.submissions import MAX_HELD_BYTES, Submissions
-from quorate.services.interface import Refused
+from quorate.services.interface import DoorConfig, Refused
 
 TIMEOUT_MS = 5_000
 
@@ -237,8 +238,21 @@ def test_only_what_has_not_come_back_of_a_turn_times_out() -> None:
     first, second = stage.propose(), stage.propose()
     stage.turn()
     stage.submissions.applied([Result(9, b"")], [first])
+    assert stage.submissions.outstanding() == 1
     stage.tick(TIMEOUT_MS)
     assert (first.told, second.told) == (["revision 9"], ["etcdserver: request timed out"])
+    stage.submissions.applied([Result(9, b"")], [second])
+    assert stage.submissions.outstanding() == 0
+
+
+def test_the_rest_of_a_turn_is_lost() -> None:
+    stage = Stage()
+    first, second, third = (stage.propose() for _ in range(3))
+    stage.turn()
+    stage.submissions.applied([Result(9, b"")], [first])
+    stage.submissions.lost([second, third])
+    assert (first.told, second.told) == (["revision 9"], [EtcdError.TIMEOUT_CONNECTION_LOST.message])
+    assert stage.submissions.outstanding() == 0
 
 
 def test_what_is_refused_may_stand_behind_what_is_under_way() -> None:
@@ -302,7 +316,12 @@ def test_what_waits_while_the_group_is_congested_is_bounded() -> None:
     stage.submissions.relieved()
     stage.turn()
     assert len(stage.submitted[1][0]) == waiting
-    assert stage.propose().told == []
+    # The next time there is as much room.
+    stage.is_congested = True
+    stage.propose()
+    stage.turn()
+    assert all(stage.propose(bytes(100)).told == [] for _ in range(waiting))
+    assert stage.propose(bytes(100)).told == [EtcdError.TOO_MANY_REQUESTS.message]
 
 
 def test_what_waits_for_a_congested_group_times_out() -> None:
@@ -351,6 +370,17 @@ def test_a_failed_barrier_is_asked_for_again_when_there_is_a_leader() -> None:
     stage.leadership = Leadership(Role.FOLLOWER, 1, 3)
     stage.reads.retry()
     assert client.told == []
+    stage.barriers[1](True)
+    assert client.told == ["revision 7"]
+
+
+def test_a_barrier_that_failed_under_a_leader_is_asked_for_again_with_the_next_tick() -> None:
+    stage = Stage()
+    client = stage.read()
+    stage.turn()
+    stage.barriers[0](False)
+    assert len(stage.barriers) == 1
+    stage.tick(50)
     stage.barriers[1](True)
     assert client.told == ["revision 7"]
 
@@ -414,6 +444,67 @@ def test_a_node_that_stops_says_so() -> None:
     new = stage.read()
     stage.reads.stop()
     assert (asked.told, new.told) == ([EtcdError.STOPPED.message],) * 2
+
+
+# --- members ----------------------------------------------------------------------------------
+
+
+class Meeting:
+    """Doors that tell each other where they are, one note at a time."""
+
+    def __init__(self, nodes: int) -> None:
+        self.notes: list[tuple[int, int, bytes]] = []
+        self.doors = [self.door(node, nodes) for node in range(nodes)]
+
+    def door(self, node: int, nodes: int) -> Members:
+        stage = Stage()
+        stage.node_id = node
+        stage.describe = lambda: {"voters": list(range(nodes)), "old_voters": [], "learners": []}  # type: ignore[method-assign]
+        stage.tell = lambda node, note: self.notes.append((stage.node_id, node, note))  # type: ignore[method-assign]
+        return Members(stage, DoorConfig("h", 0, cluster_id="c", peer=f"p:{node}"), "http")
+
+    def deliver(self) -> int:
+        """All notes, and those that they lead to; how many there were."""
+        count = 0
+        while self.notes:
+            sender, to, note = self.notes.pop(0)
+            self.doors[to].hear(sender, note)
+            count += 1
+        return count
+
+    def known_to(self, node: int) -> list[str]:
+        return [member.name for member in self.doors[node].messages() if member.clientURLs]
+
+
+def test_a_door_says_where_it_is_when_it_opens_and_now_and_then() -> None:
+    meeting = Meeting(2)
+    meeting.doors[0].open(1)
+    assert [(sender, to) for sender, to, _ in meeting.notes] == [(0, 1)]
+    meeting.doors[0].tick(10_000)
+    meeting.doors[0].tick(10_050)
+    assert len(meeting.notes) == 2
+    meeting.doors[0].tick(20_000)
+    assert len(meeting.notes) == 3
+
+
+def test_a_door_that_does_not_listen_yet_is_nowhere() -> None:
+    meeting = Meeting(2)
+    meeting.doors[0].tick(10_000)
+    assert meeting.notes == []
+
+
+def test_a_door_that_starts_anew_is_told_by_those_that_it_tells() -> None:
+    meeting = Meeting(3)
+    for port, door in enumerate(meeting.doors):
+        door.open(port)
+    meeting.deliver()
+    meeting.doors[1] = meeting.door(1, 3)
+    meeting.doors[1].open(99)
+    assert meeting.deliver() < 10, "they do not go on telling each other"
+    for node in range(3):
+        assert sorted(meeting.known_to(node)) == ["node-0", "node-1", "node-2"]
+    moved = next(member for member in meeting.doors[0].messages() if member.name == "node-1")
+    assert list(moved.clientURLs) == ["http://h:99"]
 
 
 # --- header -----------------------------------------------------------------------------------
