@@ -76,6 +76,9 @@ def test_leaders_sit_on_different_nodes_and_move_alone(cluster: Cluster) -> None
     )
     headline = succeed(cluster.command("status")).splitlines()[0]
     assert re.search(r"node 0 leads zookeeper in term \d+, node 1 leads etcd in term \d+$", headline)
+    for listener in BOTH:
+        port_for_clients = str(getattr(cluster.node(2).config.listen, listener))
+        assert succeed(quorate("status", "--endpoint", port_for_clients)).startswith(headline)
     cluster.node(1).kill()
     eventually(lambda: leaders(cluster).get("etcd") in (0, 2), "another node leads etcd")
     assert leaders(cluster)["zookeeper"] == 0

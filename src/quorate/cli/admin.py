@@ -1,12 +1,14 @@
 """Talk to a node's admin listener: its status, the members, changes, backups.
 
-The admin listener speaks HTTP/1.1.  Someone who knows only the port for ZooKeeper clients
-may give that one instead: the four-letter word `conf` tells where the admin listener is.
+The admin listener speaks HTTP/1.1.  Someone who knows only a port for clients may give that
+one instead: ZooKeeper's four-letter word `conf` tells where the admin listener is, and so
+does a method of our own beside etcd's (not where that port wants TLS).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ import h11
 import msgspec
 
 from quorate.node.config import WILDCARD_HOSTS, Address, parse_address
+from quorate.services.etcd.options import ADMIN_METHOD
 
 MAX_ANSWER_BYTES = 8 << 20
 MAX_PROBLEM_BYTES = 1000
@@ -207,16 +210,40 @@ async def fetch_backup(address: Address, silence_s: float, take: Callable[[bytes
 
 
 async def find_admin(client_address: Address, timeout_s: float) -> Address:
-    """Ask a port for ZooKeeper clients where its node's admin listener is.  Raises NoAnswer."""
-    text = (await _bounded(_four_letter_word(client_address, b"conf"), timeout_s)).decode("utf-8", "replace")
-    for line in text.splitlines():
-        name, _, value = line.partition("=")
-        if name.strip() == "adminEndpoint":
-            try:
-                return reachable(parse_address(value.strip()), client_address)
-            except ValueError as error:
-                raise NoAnswer(f"it says that its admin listener is at {error}") from error
-    raise NoAnswer("it is neither a Quorate node's admin listener nor its port for ZooKeeper clients")
+    """Ask a port for clients where its node's admin listener is.  Raises NoAnswer."""
+    for ask in (_ask_zookeeper_port, _ask_etcd_port):
+        with contextlib.suppress(NoAnswer):
+            if answer := await _bounded(ask(client_address), timeout_s):
+                break
+    else:
+        raise NoAnswer("it is neither a Quorate node's admin listener nor one of its ports for clients")
+    try:
+        return reachable(parse_address(answer), client_address)
+    except ValueError as error:
+        raise NoAnswer(f"it says that its admin listener is at {error}") from error
+
+
+async def _ask_zookeeper_port(address: Address) -> str:
+    """Empty where the answer is no answer."""
+    text = (await _four_letter_word(address, b"conf")).decode("utf-8", "replace")
+    found = (line.partition("=") for line in text.splitlines())
+    return next((value.strip() for name, _, value in found if name.strip() == "adminEndpoint"), "")
+
+
+async def _ask_etcd_port(address: Address) -> str:
+    """Raises NoAnswer."""
+    # Imported by whoever needs it: few do, and HTTP/2 takes its time.
+    from quorate.net.grpc.client import Channel
+    from quorate.net.grpc.status import GrpcError
+
+    channel = Channel(*address)
+    try:
+        await channel.connect()
+        return (await channel.unary(ADMIN_METHOD, b"")).decode("utf-8", "replace")
+    except GrpcError as error:
+        raise NoAnswer(str(error)) from error
+    finally:
+        await channel.close()
 
 
 def reachable(address: Address, known: Address) -> Address:

@@ -140,7 +140,7 @@ async def view_members(
 
 
 async def view_cluster(endpoints: Sequence[Address]) -> ClusterView:
-    """The cluster of the first endpoint (an admin or a ZooKeeper client port) that answers.  Raises NoAnswer.
+    """The cluster of the first endpoint (an admin port or one for clients) that answers.  Raises NoAnswer.
 
     Who its members are is the word of the node that knows most (`ClusterView.newest`), of all
     endpoints and of all nodes that the first one names: one that is being refilled knows only
@@ -230,6 +230,6 @@ async def _answer_of(endpoint: Address) -> tuple[Address, NodeStatus]:
             raise
         try:
             admin = await find_admin(endpoint, ANSWER_TIMEOUT_S)
-        except NoAnswer as not_zookeeper:
-            raise NoAnswer(str(error)) from not_zookeeper
+        except NoAnswer as no_client_port:
+            raise NoAnswer(str(error)) from no_client_port
         return admin, (await fetch_status(admin, ANSWER_TIMEOUT_S)).status

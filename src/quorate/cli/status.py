@@ -20,7 +20,7 @@ EPILOG = """\b
 Examples:
   quorate status
   quorate status --endpoint 10.0.0.2:4181
-  quorate status --endpoint 127.0.0.1:2182       (a port for ZooKeeper clients will do)
+  quorate status --endpoint 127.0.0.1:2182       (a port for clients will do)
   quorate status --json | python3 -m json.tool
 
 \b

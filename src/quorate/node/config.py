@@ -35,8 +35,6 @@ SERVICE_GROUPS: Mapping[str, int] = MappingProxyType({"zookeeper": 1, "etcd": 2}
 The numbers stand in logs, snapshots and messages, so they never change; 0 is the cluster's own group.
 """
 
-DEFAULT_SERVICES = ("zookeeper",)
-
 MAX_MEMBERS = 9
 """A write waits for a majority, so more members than this make a cluster slower and hardly safer."""
 
@@ -198,7 +196,7 @@ class NodeConfig:
     timing: TimingConfig = TimingConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()
-    services: tuple[str, ...] = DEFAULT_SERVICES
+    services: tuple[str, ...] = tuple(SERVICE_GROUPS)
     """What the cluster serves, in the order of `SERVICE_GROUPS`; decided for good when it is formed."""
     etcd: EtcdConfig = EtcdConfig()
     tls: TlsConfig | None = None
@@ -476,7 +474,7 @@ class _Reader:
         return TlsConfig(cert, key, paths.get("client_ca")) if cert is not None and key is not None else None
 
     def _services(self) -> tuple[str, ...] | None:
-        value = self.tree.get("services", [*DEFAULT_SERVICES])
+        value = self.tree.get("services", [*SERVICE_GROUPS])
         if isinstance(value, str):  # from the command line
             value = value.split(",")
         try:

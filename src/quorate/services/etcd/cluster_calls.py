@@ -10,6 +10,7 @@ from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.etcd_pb2 import MemberListRequest, MemberListResponse, StatusRequest, StatusResponse
 from quorate.services.etcd.header import HeaderWriter
 from quorate.services.etcd.members import Members
+from quorate.services.etcd.options import ADMIN_METHOD
 from quorate.services.etcd.requests import UnaryHandler, decode
 from quorate.services.etcd.store import Store
 from quorate.services.interface import Group
@@ -21,14 +22,19 @@ ETCD_VERSION: Final = "3.4.23"
 class ClusterCalls:
     """Handlers of unary methods: `handle(call, message)`."""
 
-    def __init__(self, store: Store, group: Group, header: HeaderWriter, members: Members) -> None:
+    def __init__(self, store: Store, group: Group, header: HeaderWriter, members: Members, admin: str) -> None:
         self._store = store
         self._group = group
         self._header = header
         self._members = members
+        self._admin = admin
 
     def methods(self) -> Mapping[str, UnaryHandler]:
-        return {"/etcdserverpb.Cluster/MemberList": self.member_list, "/etcdserverpb.Maintenance/Status": self.status}
+        return {
+            "/etcdserverpb.Cluster/MemberList": self.member_list,
+            "/etcdserverpb.Maintenance/Status": self.status,
+            ADMIN_METHOD: lambda call, _: call.reply(self._admin.encode()),
+        }
 
     def member_list(self, call: Call, message: bytes) -> None:
         """As this node knows them, whatever was asked for: etcd 3.4 has no linearizable list."""

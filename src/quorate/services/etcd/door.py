@@ -74,7 +74,7 @@ class EtcdDoor:
 
     def _methods(self, group: Group) -> Mapping[str, Method]:
         keys = KeyCalls(self._store, self._submissions, self._reads, self._options.max_txn_ops)
-        cluster = ClusterCalls(self._store, group, self._header, self._members)
+        cluster = ClusterCalls(self._store, group, self._header, self._members, self._config.admin)
         leases = self._leases
         unary = {
             **keys.methods(),

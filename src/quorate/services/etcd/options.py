@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from typing import Final
+
+ADMIN_METHOD: Final = "/quorate.Node/Admin"
+"""Not etcd's: the answer is host:port of the node's admin listener, as text, so that any port finds the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
