@@ -1,12 +1,13 @@
 """Clients that do what they must not, or nothing at all: what they cost is bounded, and nobody else notices.
 
-On the simulated loop, where a minute of silence takes no time.  The clients are made of HTTP/2 by hand, so that they
-can leave out what a good one does.
+All but the last on the simulated loop, where a minute of silence takes no time.  The clients are made of HTTP/2 by
+hand, so that they can leave out what a good one does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,7 +35,7 @@ from quorate.net.http2.events import (
 from quorate.net.http2.headers import encode
 from quorate.net.http2.limits import Limits
 from quorate.simulation.scheduler import Simulation
-from tests.net.grpc.echo import EchoService
+from tests.net.grpc.echo import HOST, LIMIT_S, EchoService, ServerThread
 from tests.simulation.loops import Recorder
 
 SERVER, GOOD, BAD = "10.0.0.1", "10.0.0.2", "10.0.0.3"
@@ -464,3 +465,27 @@ def test_whatever_frames_come_nothing_breaks(turns: list[list[bytes]]) -> None:
         assert told.count("opened") == told.count("closed")
 
     world.misbehave(work)
+
+
+# --- a real socket ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_uvloop", [False, True], ids=["asyncio", "uvloop"])
+def test_a_real_socket_that_is_not_read_fills_up_only_so_far_and_all_arrives_in_the_end(on_uvloop: bool) -> None:
+    peer = Connection(Role.CLIENT, Limits(stream_window_bytes=1 << 30, connection_window_bytes=1 << 30))
+    with (
+        ServerThread(ServerOptions(drain_s=1.0), on_uvloop=on_uvloop) as server,
+        socket.create_connection((HOST, server.port), LIMIT_S) as client,
+    ):
+        peer.send_data(peer.open_stream(head("Flood"), False), encode_message(b"3000"), True)
+        client.sendall(peer.take_output())
+        server.service.wait_for("full")
+        (connection,) = server.server._open
+        transport: Any = connection._transport
+        assert server.call(transport.get_write_buffer_size) < 1 << 20
+        received = 0
+        while received < 3000 * 10_005:
+            events = peer.receive(client.recv(1 << 20), 0.0)
+            received += sum(len(event.data) for event in events if isinstance(event, DataReceived))
+            client.sendall(peer.take_output())
+        server.service.wait_for("closed")

@@ -69,7 +69,7 @@ class StreamHandler(Protocol):
         ...
 
     def writable(self) -> None:
-        """`Call.unsent_bytes` has come down to nothing after it was more than `ServerOptions.low_water_bytes`."""
+        """All is sent after `Call.unsent_bytes`, when last asked, was more than `ServerOptions.low_water_bytes`."""
         ...
 
     def closed(self) -> None:
@@ -108,7 +108,8 @@ class ServerOptions:
     low_water_bytes: int = 64 << 10
     """A streamed answer that has this much unsent should pause until `StreamHandler.writable`."""
     max_unread_bytes: int = 4 << 20
-    """Unsent replies of one connection, beyond what its client asked for, before it is closed."""
+    """With more than this unsent, further requests of a connection wait.  A connection is closed where services have
+    streamed so much to its calls beyond the low-water mark."""
     handshake_s: float = 10.0
     """From connecting (and TLS) to the end of HTTP/2's preface."""
     drain_s: float = 5.0
