@@ -215,7 +215,7 @@ def test_a_read_waits_for_the_next_leader() -> None:
     with serving(2) as doors:
         doors.pull(doors.cluster.lead, None)
         future = doors.begin(RANGE, pb.RangeRequest(key=b"k"), pb.RangeResponse)
-        doors.wait_for(lambda cluster: cluster.nodes[0].group.barriers > 0 and not cluster.asked, "its barrier failed")
+        doors.wait_for(lambda cluster: bool(cluster.nodes[0].door._reads._failed), "its barrier failed")
 
         def lead() -> int:
             doors.cluster.lead(1)
