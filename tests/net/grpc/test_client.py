@@ -116,6 +116,7 @@ def test_metadata_and_timeout_reach_the_service(build: BuildLoop) -> None:
             metadata = json.loads(answer)
             assert metadata["token"] == "secret, b"
             assert metadata["grpc-timeout"].endswith(("u", "m"))
+            assert not both.server.deadlines._slots, "nothing of it is kept until its deadline"
 
     run(build, work())
 
@@ -240,6 +241,22 @@ def test_a_server_that_stops_lets_calls_under_way_end(build: BuildLoop) -> None:
             both.service.kept[0].reply(b"at last")
             assert await call == b"at last"
             await stopping
+
+    run(build, work())
+
+
+@on_every_loop
+def test_a_server_that_stops_waits_for_no_stream(build: BuildLoop) -> None:
+    async def work() -> None:
+        async with pair(ServerOptions(drain_s=1000)) as both:
+            streams = [both.client.stream(path) for path in (BIDI, BIDI, "/test.Echo/Flood")]
+            streams[0].send(b"1")
+            assert await streams[0].receive() == b"1"
+            await both.server.stop()
+            for stream in streams:
+                with pytest.raises(GrpcError, match="UNAVAILABLE: the server is stopping"):
+                    await stream.receive()
+            assert both.service.told.queue.count(("closed", b"_Bidi")) == 2
 
     run(build, work())
 

@@ -113,4 +113,4 @@ class ServerOptions:
     handshake_s: float = 10.0
     """From connecting (and TLS) to the end of HTTP/2's preface."""
     drain_s: float = 5.0
-    """How long `stop` waits for calls under way after GOAWAY."""
+    """How long `stop` waits for unary calls under way after GOAWAY."""

@@ -91,10 +91,7 @@ class GrpcServer:
         return len(self._open)
 
     async def stop(self) -> None:
-        """Say GOAWAY, wait for calls under way up to `drain_s`, end what is left with UNAVAILABLE.
-
-        Streams count as calls under way: a service ends its own before this, or they are waited for.
-        """
+        """Say GOAWAY, wait for unary calls under way up to `drain_s`, end what is left with UNAVAILABLE."""
         if self._server is None:
             return
         self._is_stopping = True

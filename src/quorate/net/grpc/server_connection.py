@@ -61,6 +61,8 @@ PING_AFTER_S: Final = 60.0
 SILENCE_LIMIT_S: Final = 80.0
 """And cut off after this time: it had 20 s for the answer, as with etcd."""
 
+STOPPING: Final = "the server is stopping"
+
 _PREFIX: Final = Struct(">BI")
 _PING: Final = b"quorate?"
 
@@ -76,6 +78,7 @@ class ServerConnection(asyncio.Protocol):
         "_heard_s",
         "_held_bytes",
         "_http2",
+        "_is_leaving",
         "_lingering",
         "_loop",
         "_partial_bytes",
@@ -106,6 +109,7 @@ class ServerConnection(asyncio.Protocol):
         self._calls: dict[int, ServerCall] = {}
         self._paused = False
         """The socket takes no more."""
+        self._is_leaving = False
         self._unsent_bytes = 0
         """Answers that are not in the kernel's hands, as of the last flush, and all that was added since."""
         self._held_bytes = 0
@@ -406,7 +410,9 @@ class ServerConnection(asyncio.Protocol):
         the client may end it itself; it gets no more credit for it, and none for many of its kind.
         """
         self._lingering[stream_id] = None
-        if len(self._lingering) > MAX_LINGERING:
+        if self._is_leaving:
+            self._stop_lingering(stream_id)
+        elif len(self._lingering) > MAX_LINGERING:
             self._stop_lingering(next(iter(self._lingering)))
 
     def _stop_lingering(self, stream_id: int) -> None:
@@ -428,6 +434,8 @@ class ServerConnection(asyncio.Protocol):
         if transport is None:
             return
         self._give_credit()
+        if self._is_leaving:
+            self._end_streams()
         if not self._paused or http2.has_failed:
             output = http2.take_output()
             if output:
@@ -506,18 +514,27 @@ class ServerConnection(asyncio.Protocol):
             self._schedule()
 
     def go_away(self) -> None:
-        """Take no new calls; those under way go on, and the connection is closed behind the last of them."""
+        """Take no new calls.  The connection is closed behind the last unary call under way."""
+        self._is_leaving = True
         for stream_id in list(self._lingering):
             self._stop_lingering(stream_id)
         self._http2.go_away()
         self._schedule()
 
+    def _end_streams(self) -> None:
+        """The server leaves: streams, which may have no end of their own, go on no longer than unary calls."""
+        calls = list(self._calls.values())
+        if not any(isinstance(call.head.method, Unary) for call in calls):
+            for call in calls:
+                if not call.is_over:
+                    self.fail(call, Code.UNAVAILABLE, STOPPING)
+
     def end_calls(self) -> None:
         """Tell whoever still waits that the server leaves, and close."""
         for call in list(self._calls.values()):
             if not call.is_over:
-                self.fail(call, Code.UNAVAILABLE, "the server is stopping")
-        self._http2.terminate(ErrorCode.NO_ERROR, "the server is stopping")
+                self.fail(call, Code.UNAVAILABLE, STOPPING)
+        self._http2.terminate(ErrorCode.NO_ERROR, STOPPING)
         self._schedule()
 
     def abort(self) -> None:
