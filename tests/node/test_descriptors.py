@@ -12,7 +12,14 @@ import pytest
 from quorate.node.config import Address, LimitsConfig, ListenConfig, NodeConfig
 from quorate.node.descriptors import connections_within, fit_connections
 
-CONFIG = NodeConfig("paris", 0, Path("unused"), {0: Address("127.0.0.1", 1)}, ListenConfig(Address("127.0.0.1", 1)))
+CONFIG = NodeConfig(
+    "paris",
+    0,
+    Path("unused"),
+    {0: Address("127.0.0.1", 1)},
+    ListenConfig(Address("127.0.0.1", 1)),
+    services=("zookeeper",),
+)
 
 
 @pytest.fixture
@@ -63,6 +70,15 @@ def test_what_does_not_fit_is_not_let_in_and_said(limits: list[int], caplog: pyt
     (line,) = caplog.messages
     for part in ("limits.max_connections = 10000", "4096 files", "3968 clients", "ulimit -n", "LimitNOFILE=", "10128"):
         assert part in line
+
+
+def test_each_service_has_room_for_its_clients(limits: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    config = dataclasses.replace(with_connections(10_000), services=("zookeeper", "etcd"))
+    with caplog.at_level(logging.WARNING):
+        assert fit_connections(config).limits.max_connections == 1984
+    assert "20128" in caplog.text
+    limits[1] = 20_128
+    assert fit_connections(config) is config
 
 
 def test_a_limit_that_cannot_be_raised_is_lived_with(limits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ class LimitsConfig:
     max_frame_bytes: int = _number(1 << 20, 1 << 10, 64 << 20)
     """The largest request that a client may send."""
     max_connections: int = _number(10_000, 1, 1_000_000)
-    """Client connections to one listener of this node."""
+    """Client connections to one service of this node."""
     max_requests_in_flight: int = _number(1_000, 1, 1_000_000)
     """Unanswered requests of one connection before the node stops reading from it."""
     max_unread_bytes: int = _number(4 << 20, 64 << 10, 1 << 30)

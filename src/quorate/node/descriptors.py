@@ -22,18 +22,18 @@ WANTED_LIMIT = 65_536
 
 def fit_connections(config: NodeConfig) -> NodeConfig:
     """Raise this process's limit on open files, and lower `limits.max_connections` to what fits, with a warning."""
-    wanted = config.limits.max_connections
-    limit = _raise_limit(wanted + RESERVED)
-    fitting = connections_within(limit)
+    wanted, doors = config.limits.max_connections, len(config.services)
+    limit = _raise_limit(doors * wanted + RESERVED)
+    fitting = max(1, connections_within(limit) // doors)
     if limit == resource.RLIM_INFINITY or wanted <= fitting:
         return config
     _log.warning(
-        "limits.max_connections = %d does not fit: this process may have only %d files open, so at most %d clients are "
-        "served at a time; allow it %d (ulimit -n, or LimitNOFILE= in its systemd unit)",
+        "limits.max_connections = %d does not fit: this process may have only %d files open, so at most %d clients of "
+        "each service are served at a time; allow it %d (ulimit -n, or LimitNOFILE= in its systemd unit)",
         wanted,
         limit,
         fitting,
-        wanted + RESERVED,
+        doors * wanted + RESERVED,
     )
     return dataclasses.replace(config, limits=dataclasses.replace(config.limits, max_connections=fitting))
 
