@@ -208,6 +208,16 @@ def test_a_smaller_initial_window_makes_windows_negative() -> None:
     assert bench.answers()[-1] == data(1, b"y" * 6)
 
 
+def test_a_stream_that_waits_for_the_connection_may_have_its_own_window_shut() -> None:
+    bench = Bench(peer_settings=[(frames.SETTINGS_INITIAL_WINDOW_SIZE, 100_000)])
+    bench.send(headers(1))
+    bench.connection.send_data(1, b"x" * 65_545, False)
+    bench.send(settings((frames.SETTINGS_INITIAL_WINDOW_SIZE, 10)))
+    bench.answers()
+    assert bench.send(window(0, 1_000)) == [] and bench.answers() == []
+    assert bench.send(window(1, 65_535)) == [Drained(1)] and bench.answers() == [data(1, b"x" * 10)]
+
+
 def test_an_initial_window_that_grows_lets_the_queue_go() -> None:
     bench = Bench(peer_settings=[(frames.SETTINGS_INITIAL_WINDOW_SIZE, 0)])
     bench.send(*request(1))

@@ -83,7 +83,7 @@ class Sender:
             self.queued_total += len(data)
             return
         size = len(data)
-        allowed = max(0, min(size, self.window, stream.send_window))
+        allowed = min(size, self.window, stream.send_window)  # may be below zero
         position = 0
         while position < allowed or (size == 0 and end_stream):
             part = data[position : min(position + self.max_frame_bytes, allowed)]
