@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.services.etcd import etcd_pb2 as pb
+from quorate.services.etcd.watching import watches
 from quorate.services.etcd.watching.groups import News
 from quorate.services.etcd.watching.index import NO_END, SINGLE
 from tests.services.etcd.test_watching_index import contains
@@ -24,7 +25,7 @@ RANGES = st.sampled_from(
     [(b"a", SINGLE), (b"ba", SINGLE), (b"b", b"c"), (b"a", b"bb"), (b"b", NO_END), (b"\0", NO_END), (b"c", b"d")]
 )
 WRITES = st.one_of(
-    st.builds(lambda key, size: put(key, b"v" * size), KEYS, st.sampled_from([0, 10, 60_000])),
+    st.builds(lambda key, size: put(key, b"v" * size), KEYS, st.sampled_from([0, 10, 60])),
     st.builds(delete, KEYS),
     st.just(delete(b"b", b"c")),
     st.lists(KEYS, min_size=2, max_size=3, unique=True).map(lambda keys: puts_in_one_txn(*((k, b"t") for k in keys))),
@@ -46,6 +47,7 @@ STEPS = st.lists(
         st.tuples(st.just("snapshot"), st.none()),
         st.tuples(st.just("close"), st.integers(0, 2)),
     ),
+    min_size=5,
     max_size=40,
 )
 
@@ -120,7 +122,7 @@ class Run:
             assert response.header.revision >= response.events[-1].kv.mod_revision
             watch.heard += [(e.kv.mod_revision, e.kv.key, e.type == pb.Event.DELETE) for e in response.events]
             for event in response.events:
-                assert event.type == pb.Event.DELETE or event.kv.value in (b"", b"t", b"v" * 10, b"v" * 60_000)
+                assert event.type == pb.Event.DELETE or event.kv.value in (b"", b"t", b"v" * 10, b"v" * 60)
 
     def wanted(self, watch: Followed) -> list[Event]:
         return [
@@ -185,7 +187,7 @@ class Run:
             self.apply(compact(max(1, bench.store.revision - value)))
         elif what == "write and compact":
             writes, back = value
-            self.apply(*writes, compact(max(1, bench.store.revision + 1 - back)))
+            self.apply(*writes, compact(max(1, bench.store.revision + len(writes) - back)))
         elif what == "sweep":
             bench.store.sweep(1_000)
         elif what == "snapshot":
@@ -210,13 +212,18 @@ class Run:
             self.replace_client(number)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(STEPS)
 def test_each_watch_hears_its_slice_of_the_history_once_and_in_order(steps: list[tuple[str, Any]]) -> None:
     with open_bench() as bench, pytest.MonkeyPatch.context() as small:
         # So small that steps of catching up, and pauses of readers, come about with few writes.
+        small.setattr(watches, "LOW_WATER_BYTES", 50)
+        small.setattr(watches, "TURN_BYTES", 100)
         small.setattr(News, "is_enough", lambda news: news.steps >= 3)
         run = Run(bench)
+        run.watch(0, (b"b", b"c"), None, deletes=True)
+        run.watch(0, (b"\0", NO_END), None, deletes=True)
+        run.watch(1, (b"ba", SINGLE), 1, deletes=True)
         try:
             for what, value in steps:
                 run.step(what, value)
