@@ -12,7 +12,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from tests.mutants.catalogue import MUTANTS
@@ -42,9 +42,9 @@ def hunt(quarries: Sequence[Quarry], jobs: int, duration_s: float | None) -> Non
     asyncio.run(Hunt(quarries, command, LIMIT_S, report).run(jobs))
 
 
-def control(seeds: Iterable[int], jobs: int, duration_s: float | None) -> bool:
-    """Whether the code as it is passes; each seed by itself, so that all that fail are named."""
-    quarries = [Quarry(CONTROL, [Chunk(seed, 1)]) for seed in seeds]
+def control(seeds: Mapping[str, Iterable[int]], jobs: int, duration_s: float | None) -> bool:
+    """Whether the code as it is passes, by service; each seed by itself, so that all that fail are named."""
+    quarries = [Quarry(CONTROL + service, [Chunk(seed, 1)]) for service, own in seeds.items() for seed in own]
     hunt(quarries, jobs, duration_s)
     return all(quarry.finding is None and quarry.broken is None for quarry in quarries)
 
@@ -62,13 +62,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     jobs, duration_s = options.jobs, options.duration
-    if not control(range(min(CONTROL_SEEDS, options.seeds)), jobs, duration_s):
+    names = options.only or list(MUTANTS)
+    services = dict.fromkeys(MUTANTS[name].service for name in names)
+    first = range(min(CONTROL_SEEDS, options.seeds))
+    if not control(dict.fromkeys(services, first), jobs, duration_s):
         report("the code as it is fails: mend that first")
         return 1
-    quarries = [Quarry(name, chunks_of(options.seeds)) for name in options.only or MUTANTS]
+    quarries = [Quarry(name, chunks_of(options.seeds)) for name in names]
     hunt(quarries, jobs, duration_s)
-    catching = {quarry.finding.seed for quarry in quarries if quarry.finding is not None}
-    passes = control(sorted(catching), jobs, duration_s)
+    catching: dict[str, set[int]] = {service: set() for service in services}
+    for quarry in quarries:
+        if quarry.finding is not None:
+            catching[MUTANTS[quarry.name].service].add(quarry.finding.seed)
+    passes = control({service: sorted(seeds) for service, seeds in catching.items()}, jobs, duration_s)
     print(markdown_table(quarries) if options.markdown else text_table(quarries))
     survivors = [quarry.name for quarry in quarries if quarry.finding is None]
     print(f"\n{len(quarries) - len(survivors)} of {len(quarries)} mutants found")

@@ -5,7 +5,7 @@ Nothing of it is imported before it is needed: a mutant must be in place by then
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_TEXT = 4000
 """Characters of what is told about a finding: it travels as one line."""
@@ -25,11 +25,16 @@ def load() -> None:
     import quorate.simulation.run  # noqa: F401
 
 
-def run(seed: int, duration_s: float | None) -> Finding | None:
-    """One run of the default campaign; None where all is well.  An exception that is no violation is a finding too."""
+def run(service: str, seed: int, duration_s: float | None) -> Finding | None:
+    """One run of a service's default campaign; None where all is well.
+
+    An exception that is no violation is a finding too.
+    """
     from quorate.simulation.run import Options, run_seed
 
-    options = Options() if duration_s is None else Options(duration_s=duration_s)
+    options = Options(service=service)
+    if duration_s is not None:
+        options = replace(options, duration_s=duration_s)
     try:
         violation = run_seed(seed, options).violation
     except Exception as error:

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 from tests.mutants import (
+    etcd_door,
+    etcd_store,
     membership,
     node,
     raft_elections,
@@ -31,6 +33,8 @@ ALL: Final[tuple[Mutant, ...]] = (
     *repair.MUTANTS,
     *zookeeper_store.MUTANTS,
     *zookeeper_door.MUTANTS,
+    *etcd_store.MUTANTS,
+    *etcd_door.MUTANTS,
 )
 
 MUTANTS: Final[Mapping[str, Mutant]] = MappingProxyType({mutant.name: mutant for mutant in ALL})

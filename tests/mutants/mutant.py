@@ -21,6 +21,8 @@ class Mutant:
     name: str
     breaks: str
     changes: tuple[Change, ...]
+    service: str = "zookeeper"
+    """Whose default campaign is to find it."""
 
     def modules(self) -> dict[str, None]:
         """What is changed, in order, each once."""

@@ -53,7 +53,7 @@ def test_whoever_imports_the_module_gets_the_changed_one(name: str) -> None:
     done = run_python(
         f"mutant = catalogue.MUTANTS[{name!r}]",
         "apply.apply(mutant)",
-        "import quorate.node.process",  # everything that a node is made of
+        "import quorate.simulation.run",  # everything that a node is made of, and its services
         "apply.check_applied(mutant)",
         "from quorate.services.zookeeper import store",
         "print(hasattr(store, '_is_gone'))",

@@ -1,7 +1,8 @@
 """A process with one mutant in it: `python -m tests.mutants.worker NAME FIRST COUNT [DURATION_S]`.
 
 Runs the seeds FIRST ... until one finds something, at most COUNT, and prints a line of JSON for each: `{"seed": 3}`, or
-with what was found.  Anything else that is printed goes to stderr.  NAME may be CONTROL: no mutant at all.
+with what was found.  Anything else that is printed goes to stderr.  NAME may be CONTROL and a service: then no mutant
+is applied.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 from tests.mutants import apply, campaign
 from tests.mutants.catalogue import MUTANTS
 
-CONTROL: Final = "unmutated"
+CONTROL: Final = "unmutated-"
 MEMORY_LIMIT_BYTES: Final = 4 << 30
 """An endless loop that keeps what it makes must not take the machine with it."""
 
@@ -25,14 +26,15 @@ def work(name: str, first: int, count: int, duration_s: float | None) -> None:
     results, sys.stdout = sys.stdout, sys.stderr
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     logging.disable()  # what simulated nodes log is for nobody
-    mutant = None if name == CONTROL else MUTANTS[name]
+    mutant = None if name.startswith(CONTROL) else MUTANTS[name]
+    service = name.removeprefix(CONTROL) if mutant is None else mutant.service
     if mutant is not None:
         apply.apply(mutant)
     campaign.load()
     if mutant is not None:
         apply.check_applied(mutant)
     for seed in range(first, first + count):
-        finding = campaign.run(seed, duration_s)
+        finding = campaign.run(service, seed, duration_s)
         print(json.dumps({"seed": seed} if finding is None else asdict(finding)), file=results, flush=True)
         if finding is not None:
             return
