@@ -1,4 +1,4 @@
-"""What the benchmarks share: clusters of ZooKeeper and of Quorate on loopback, and the load generator.
+"""What the benchmarks share: clusters of ZooKeeper and of Quorate on loopback, and the load generator for ZooKeeper.
 
 Both clusters are context managers that hold their data in a folder of the caller's, start their processes as
 children and end them by process id.  Both sync before they acknowledge: ZooKeeper as it comes (`forceSync=yes`,
@@ -20,7 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -135,12 +135,16 @@ def mode(endpoint: str) -> str | None:
     return modes[0] if modes else None
 
 
-def wait_for_modes(endpoints: Sequence[str], still_runs: Callable[[], None]) -> dict[str, str]:
+Ask: TypeAlias = Callable[[str], str | None]
+"""Asks an endpoint for its mode; None while the node does not serve."""
+
+
+def wait_for_modes(endpoints: Sequence[str], still_runs: Callable[[], None], ask: Ask = mode) -> dict[str, str]:
     """Endpoint -> mode, once all nodes serve and one leads.  Raises BenchmarkError after START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         still_runs()
-        modes = {endpoint: mode(endpoint) for endpoint in endpoints}
+        modes = {endpoint: ask(endpoint) for endpoint in endpoints}
         served = {endpoint: found for endpoint, found in modes.items() if found is not None}
         if len(served) == len(endpoints) and not {"leader", "standalone"}.isdisjoint(served.values()):
             return served
@@ -298,10 +302,14 @@ class ZooKeeperCluster:
 
 
 class QuorateNodes:
-    """`quorate node` once for each node, with default settings, so that each can be killed, stopped and started."""
+    """`quorate node` once for each node, with default settings, so that each can be killed, stopped and started.
 
-    def __init__(self, folder: Path, nodes: int = 3) -> None:
+    It serves one service, and `ask` says how nodes of that service are asked for their modes.
+    """
+
+    def __init__(self, folder: Path, nodes: int = 3, service: str = "zookeeper", ask: Ask = mode) -> None:
         self.name = "Quorate"
+        self._ask = ask
         base = free_ports(nodes, (0, PEER_DISTANCE, ADMIN_DISTANCE))
         self.endpoints = [f"127.0.0.1:{base + i}" for i in range(nodes)]
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -345,7 +353,7 @@ class QuorateNodes:
                     log = (folder / "node.log").read_text()[-4000:]
                     raise BenchmarkError(f"{folder.name} ended with {process.returncode}; it said:\n{log}")
 
-        return wait_for_modes(self.endpoints, still_runs)
+        return wait_for_modes(self.endpoints, still_runs, self._ask)
 
     def __exit__(self, *reason: object) -> None:
         for process in self.processes:
@@ -359,8 +367,17 @@ class QuorateNodes:
 class QuorateCluster:
     """`quorate up` as a user runs it, in the Python that runs the benchmark."""
 
-    def __init__(self, folder: Path, nodes: int = 3, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 3,
+        arguments: Sequence[str] = (),
+        service: str = "zookeeper",
+        ask: Ask = mode,
+    ) -> None:
         self.name = "Quorate"
+        self._service = service
+        self._ask = ask
         self.folder = folder / "quorate"
         self._output = folder / "quorate-up.log"
         self._nodes = nodes
@@ -390,7 +407,7 @@ class QuorateCluster:
             if self._process is None or self._process.poll() is not None:
                 raise BenchmarkError(f"quorate up has ended; it said:\n{self._output.read_text()}")
 
-        return wait_for_modes(self.endpoints, still_runs)
+        return wait_for_modes(self.endpoints, still_runs, self._ask)
 
     def stop(self) -> None:
         if self._process is not None:
