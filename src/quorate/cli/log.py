@@ -29,6 +29,8 @@ Kinds of records:
   oldest     segments before a number are no longer needed
   closed     the node was stopped in an orderly way
 
+Groups: 0 is the cluster's own, 1 ZooKeeper's, 2 etcd's.
+
 A torn tail is the end of a write that a crash cut off before it was acknowledged: a node
 cuts it by itself when it starts. Damage is anything else; the exit code is 1 then.
 """
