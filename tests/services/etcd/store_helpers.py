@@ -18,7 +18,8 @@ KINDS: Final[dict[type[Message], tuple[bytes, type[Message]]]] = {
     pb.TxnRequest: (commands.TXN, pb.TxnResponse),
     pb.CompactionRequest: (commands.COMPACT, pb.CompactionResponse),
 }
-RESPONSES: Final = {
+RESPONSES: Final[dict[bytes, type[Message]]] = {
+    **dict(KINDS.values()),
     commands.GRANT: pb.LeaseGrantResponse,
     commands.REVOKE: pb.LeaseRevokeResponse,
     commands.EXPIRE: pb.LeaseRevokeResponse,
@@ -43,8 +44,7 @@ def response_of(result: Result, kind: type[Message]) -> Any:
 
 def apply(store: Store, request: Message | bytes, time_ms: int = 1) -> Any:
     (result,) = store.apply([command_of(request)], time_ms)
-    kind = RESPONSES[request[:1]] if isinstance(request, bytes) else KINDS[type(request)][1]
-    return response_of(result, kind)
+    return response_of(result, RESPONSES[command_of(request)[:1]])
 
 
 def put(store: Store, key: bytes, value: bytes = b"", **options: Any) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -23,7 +23,7 @@ from quorate.services.etcd import commands, history, sorted_keys
 from quorate.services.etcd import etcd_pb2 as pb
 from quorate.services.etcd.snapshot import SnapshotWriter
 from quorate.services.etcd.store import Compacted, Store
-from tests.services.etcd.store_helpers import KINDS, RESPONSES, command_of, response_of
+from tests.services.etcd.store_helpers import RESPONSES, command_of, response_of
 from tests.services.etcd.store_model import Model, Refusal
 
 keys = st.sampled_from([b"a", b"aa", b"ab", b"b", b"c", b"\0", b"\xff"])
@@ -153,14 +153,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     def perform(self, request: Any, expected: Any) -> Any:
         command = command_of(request)
-        kind = RESPONSES[command[:1]] if isinstance(request, bytes) else KINDS[type(request)][1]
         try:
             wanted = expected()
         except Refusal as refusal:
             wanted = refusal.error
         self.time_ms += 1
         (result,) = self.first.apply([command], self.time_ms)
-        assert response_of(result, kind) == wanted
+        assert response_of(result, RESPONSES[command[:1]]) == wanted
         assert self.second.apply([command], self.time_ms) == [result]
         if self.snapshot is not None:
             self.snapshot.behind.append([command])
@@ -302,12 +301,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.first.digest() == self.second.digest()
 
 
-@pytest.mark.parametrize(("chunk", "examples"), [(1024, 60), (4, 150)])
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # where it fails, hypothesis looks for a shorter example for up to 300 s
+@pytest.mark.parametrize(("chunk", "examples"), [(1024, 20), (4, 80)])
 def test_store_and_model_agree(monkeypatch: pytest.MonkeyPatch, chunk: int, examples: int) -> None:
     """With small chunks too, so that a few keys and versions are many chunks."""
     monkeypatch.setattr(history, "_MAX_CHUNK", chunk)
     monkeypatch.setattr(sorted_keys, "_MAX_CHUNK", chunk)
     monkeypatch.setattr(sorted_keys, "_SMALL_CHUNK", chunk // 4)
     run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None, phases=[Phase.generate])
+        StoreMachine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None)
     )

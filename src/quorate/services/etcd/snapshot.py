@@ -167,6 +167,9 @@ class SnapshotLoader:
         expected = (head.version_count, head.lease_count, head.size_bytes)
         if found != expected:
             raise ValueError(f"snapshot: expected {expected} (versions, leases, bytes), found {found}")
+        passed = list(islice(keyspace.history.since(head.swept_revision), head.swept_kept))
+        if len(passed) != head.swept_kept or any(version.mod_revision != head.swept_revision for version in passed):
+            raise ValueError(f"snapshot: not {head.swept_kept} versions of revision {head.swept_revision} were kept")
         sweep = Sweep(keyspace, head.swept_revision, head.swept_kept)
         self._install(
             Loaded(head.revision, head.compacted_revision, head.time_ms, head.lease_generation, keyspace, sweep)
