@@ -87,6 +87,8 @@ def test_calls_of_every_kind(build: BuildLoop) -> None:
             bidi.half_close()
             assert await bidi.receive() is None
             assert await bidi.receive() is None
+            (connection,) = both.server._open
+            assert not connection._lingering, "all of these ended their requests themselves"
 
     run(build, work())
 

@@ -23,6 +23,7 @@ from quorate.net.grpc.framing import encode_message
 from quorate.net.grpc.server import GrpcServer
 from quorate.net.grpc.server_connection import ServerConnection
 from quorate.net.http2 import frames
+from quorate.net.http2.codes import ErrorCode
 from quorate.net.http2.connection import Connection, Role
 from quorate.net.http2.events import (
     DataReceived,
@@ -249,6 +250,24 @@ def test_a_client_that_gives_no_credit_is_cut_off_when_a_service_does_not_hold_b
     world.misbehave(work)
     assert world.server.counters.connections_cut == 1
     assert "closed" in world.told()
+
+
+def test_what_a_call_that_is_over_has_not_read_does_not_count() -> None:
+    world = World()
+
+    async def work() -> None:
+        async with bad_client() as client:
+            for _ in range(10):
+                stream_id = client.call("Heedless", *[b""] * 20, half_close=False)
+                client.write()
+                await settle()
+                client.http2.reset(stream_id, ErrorCode.CANCEL)
+                client.write()
+                await settle()
+            assert not client.lost.is_set()
+            assert world.connection._http2.queued_total() == 0
+
+    world.misbehave(work)
 
 
 def test_a_service_that_holds_back_has_little_unsent_for_a_client_that_gives_no_credit() -> None:

@@ -170,7 +170,7 @@ class ServerConnection(asyncio.Protocol):
             if type(event) is RequestReceived:
                 self._request(event)
             elif type(event) is DataReceived:
-                self._data(event)
+                self._body(event.stream_id, event.data, event.end_stream)
             else:
                 self._other(event)
         if self._patience is not None and self._http2.has_started:
@@ -181,7 +181,6 @@ class ServerConnection(asyncio.Protocol):
     # --- requests ----------------------------------------------------------------------------
 
     def _request(self, event: RequestReceived) -> None:
-        """The hot path: a unary request that came in one piece."""
         server = self._server
         head = event.headers.derived
         if type(head) is not RequestHead:
@@ -198,19 +197,10 @@ class ServerConnection(asyncio.Protocol):
             call.deadline_s = self._heard_s + head.timeout_s
             server.deadlines.add(call, call.deadline_s)
         if isinstance(method, Unary):
-            size = len(data)
-            if event.end_stream and size >= PREFIX_BYTES:
-                flag, length = _PREFIX.unpack_from(data)
-                if not flag and length == size - PREFIX_BYTES and length <= server.options.max_message_bytes:
-                    self._credit_bytes += size
-                    call.half_closed = True
-                    call.held_bytes = size
-                    self._held_bytes += size
-                    self._dispatch(call, data[PREFIX_BYTES:])
-                    return
+            self._part(call, data, event.end_stream)
         else:
             self._open(call, method)
-        self._body(stream_id, data, event.end_stream)
+            self._body(stream_id, data, event.end_stream)
 
     def _open(self, call: ServerCall, method: Streaming) -> None:
         if self._unsent_bytes > self._server.options.max_unread_bytes:
@@ -231,24 +221,34 @@ class ServerConnection(asyncio.Protocol):
             self._linger(event.stream_id)
         self._body(event.stream_id, event.data, event.end_stream)
 
-    def _data(self, event: DataReceived) -> None:
-        self._body(event.stream_id, event.data, event.end_stream)
-
     def _body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         call = self._calls.get(stream_id)
-        if call is None:
-            self._http2.consumed(0, len(data))
-            if end_stream:
-                self._lingering.pop(stream_id, None)
+        if call is not None:
+            self._part(call, data, end_stream)
             return
-        if data:
-            if self._held_bytes > MAX_HELD_BYTES:
-                self._withheld.append((stream_id, len(data)))
-            else:
-                self._http2.consumed(stream_id, len(data))
+        self._http2.consumed(0, len(data))
+        if end_stream:
+            self._lingering.pop(stream_id, None)
+
+    def _part(self, call: ServerCall, data: bytes, end_stream: bool) -> None:
         call.half_closed = end_stream
+        size = len(data)
+        if end_stream and call.decoder is None and call.handler is None and size >= PREFIX_BYTES:
+            # The hot path: a unary request in one piece.
+            flag, length = _PREFIX.unpack_from(data)
+            if not flag and length == size - PREFIX_BYTES and length <= self._server.options.max_message_bytes:
+                self._credit_bytes += size
+                call.held_bytes = size
+                self._held_bytes += size
+                self._dispatch(call, data[PREFIX_BYTES:])
+                return
+        if size:
+            if self._held_bytes > MAX_HELD_BYTES:
+                self._withheld.append((call.stream_id, size))
+            else:
+                self._http2.consumed(call.stream_id, size)
         try:
-            if data:
+            if size:
                 self._take(call, data)
             if end_stream and not call.is_over:
                 self._request_ended(call)
