@@ -28,6 +28,7 @@ def test_a_request_is_refused_for(case: Case) -> None:
     assert CHECKS[type(case.request)](case.request) is case.error
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("case", [*REQUESTS, *ANSWERS], ids=lambda case: case.situation)
 def test_etcd_refuses_for(case: Case, etcd: Peer) -> None:
     with grpc.insecure_channel(etcd.endpoints[0]) as channel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.header import cluster_number, member_number
 from quorate.services.etcd.options import EtcdOptions
 from quorate.services.interface import Refused
+from tests.net.grpc.test_tls import Certificates
 from tests.services.etcd.door_cluster import CLUSTER_ID, Doors, serving
 from tests.services.etcd.refusals import ANSWERS, REQUESTS, Case, nested_deeply, put, read
 
@@ -347,6 +349,17 @@ def test_behind_a_wildcard_clients_are_told_another_host() -> None:
         answer = pb.MemberListResponse.FromString(ask(b"", timeout=20))
         channel.close()
         assert list(answer.members[0].clientURLs) == [f"http://[fd00::7]:{port}"]
+
+
+def test_with_tls_clients_are_told_so(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    with serving(options=EtcdOptions(tls=certificates.server_context(with_clients=False))) as doors:
+        authority = certificates.path("ours.pem").read_bytes()
+        target = f"127.0.0.1:{doors.cluster.nodes[0].door.port}"
+        with grpc.secure_channel(target, grpc.ssl_channel_credentials(authority)) as channel:
+            ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MEMBERS)
+            answer = pb.MemberListResponse.FromString(ask(b"", timeout=20))
+        assert list(answer.members[0].clientURLs) == [f"https://{target}"]
 
 
 def test_a_note_that_is_none(doors: Doors) -> None:

@@ -16,6 +16,8 @@ from tests.processes.cluster import Cluster, Node, eventually
 
 M = TypeVar("M", bound=Message)
 
+pytestmark = pytest.mark.processes
+
 PUT, RANGE = "/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range"
 IN_DOUBT = {EtcdError.TIMEOUT_LEADER_FAILED.message, EtcdError.TIMEOUT_CONNECTION_LOST.message}
 

@@ -35,6 +35,8 @@ from quorate.services.interface import DoorConfig, Group, Refused
 
 GRPC_OVERHEAD_BYTES: Final = 512 << 10
 """gRPC takes messages this much larger than the largest command; what lies between is "request is too large"."""
+DRAIN_S: Final = 1.0
+"""When the node stops, all that can be answered is; this is for clients that are in the middle of a request."""
 SWEEP_VERSIONS: Final = 1_000
 SWEEP_INTERVAL_S: Final = 0.005
 """A step of so many versions so often returns the memory of a million in a few seconds, and disturbs nobody."""
@@ -69,6 +71,7 @@ class EtcdDoor:
                 max_connections=config.max_connections,
                 max_streams=config.max_requests_in_flight,
                 max_unread_bytes=config.max_unread_bytes,
+                drain_s=DRAIN_S,
             ),
         )
 
