@@ -84,9 +84,17 @@ class _Stream:
         service.told.put(("opened", b""))
 
     def message(self, message: bytes) -> None:
+        assert not self.closings, "nothing is told of a call that is over"
+        self.take(message)
+
+    def take(self, message: bytes) -> None:
         raise AssertionError("each method says what it does with a message")
 
     def half_closed(self) -> None:
+        assert not self.closings, "nothing is told of a call that is over"
+        self.end()
+
+    def end(self) -> None:
         self.call.finish()
 
     def writable(self) -> None:
@@ -106,24 +114,24 @@ class _Join(_Stream):
         super().__init__(call, service)
         self.messages: list[bytes] = []
 
-    def message(self, message: bytes) -> None:
+    def take(self, message: bytes) -> None:
         self.messages.append(message)
 
-    def half_closed(self) -> None:
+    def end(self) -> None:
         self.call.reply(b"".join(self.messages))
 
 
 class _Repeat(_Stream):
     """`b"3 x"` is answered by three messages of x."""
 
-    def message(self, message: bytes) -> None:
+    def take(self, message: bytes) -> None:
         count, _, what = message.partition(b" ")
         for _ in range(int(count)):
             self.call.send(what)
 
 
 class _Bidi(_Stream):
-    def message(self, message: bytes) -> None:
+    def take(self, message: bytes) -> None:
         if message == b"fail":
             self.call.fail(Code.ABORTED, "as you say")
         else:
@@ -138,11 +146,11 @@ class _Flood(_Stream):
         self.left = 0
         self.most_unsent_bytes = 0
 
-    def message(self, message: bytes) -> None:
+    def take(self, message: bytes) -> None:
         self.left = int(message)
         self._go_on()
 
-    def half_closed(self) -> None:
+    def end(self) -> None:
         """It ends when all is sent."""
 
     def writable(self) -> None:
@@ -163,7 +171,7 @@ class _Flood(_Stream):
 class _Heedless(_Stream):
     """Answers each message by one of 100,000 bytes, whether the client reads them or not."""
 
-    def message(self, message: bytes) -> None:
+    def take(self, message: bytes) -> None:
         self.call.send(bytes(100_000))
 
 

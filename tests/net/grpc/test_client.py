@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from quorate.net.grpc.calls import Call, ServerOptions, Unary
+from quorate.net.grpc.calls import Call, Method, ServerOptions, StreamHandler, Streaming, Unary
 from quorate.net.grpc.client import Channel, NotSentError
 from quorate.net.grpc.server import GrpcServer
 from quorate.net.grpc.status import Code, GrpcError
@@ -103,6 +103,7 @@ def test_errors_carry_code_and_words(build: BuildLoop) -> None:
             stream = both.client.stream(BIDI)
             stream.send(b"1")
             stream.send(b"fail")
+            stream.send(b"nobody hears this")
             assert await stream.receive() == b"1"
             with pytest.raises(GrpcError, match="ABORTED: as you say"):
                 await stream.receive()
@@ -318,6 +319,53 @@ def test_all_answers_of_a_turn_leave_in_one_write(build: BuildLoop) -> None:
         await server.stop()
 
     run(build, work())
+
+
+class Trap(StreamHandler):
+    """A service with a mistake."""
+
+    def message(self, message: bytes) -> None: ...
+
+    def half_closed(self) -> None: ...
+
+    def writable(self) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    def closed(self) -> None: ...
+
+
+def test_a_services_mistake_with_one_client_leaves_the_others_alone() -> None:
+    async def work() -> None:
+        mistakes: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: mistakes.append(context["exception"]))
+        waiting: dict[str, Call] = {}
+
+        def trap(call: Call) -> StreamHandler:
+            waiting["trap"] = call
+            return Trap()
+
+        methods: dict[str, Method] = {
+            "/a.B/Trap": Streaming(trap),
+            "/a.B/C": Unary(lambda call, _: waiting.update(good=call)),
+        }
+        server = GrpcServer(methods, ServerOptions(drain_s=1))
+        await server.start(LOCAL, 0)
+        clients = [Channel(LOCAL, server.port) for _ in range(2)]
+        for client in clients:
+            await client.connect()
+        clients[0].stream("/a.B/Trap")
+        answer = asyncio.ensure_future(clients[1].unary("/a.B/C", b""))
+        await until(lambda: len(waiting) == 2)
+        waiting["trap"].send(bytes(100_000))
+        assert waiting["trap"].unsent_bytes() > 100_000
+        waiting["good"].reply(b"unharmed")
+        assert await answer == b"unharmed"
+        assert [str(mistake) for mistake in mistakes] == ["a mistake"]
+        for client in clients:
+            await client.close()
+        await server.stop()
+
+    asyncio.run(work())
 
 
 class Spy:

@@ -389,6 +389,19 @@ def test_who_never_ends_requests_that_are_answered_gets_them_reset_in_the_end() 
     world.misbehave(work)
 
 
+def test_messages_behind_one_that_ended_the_call_are_dropped() -> None:
+    """They came in one frame with it; the service asserts that it is told of none."""
+    world = World()
+
+    async def work() -> None:
+        async with bad_client() as client:
+            client.call("Bidi", b"fail", b"more", b"and more")
+            client.write()
+            await until(lambda: client.statuses() == ["10"])
+
+    world.misbehave(work)
+
+
 def test_a_client_that_is_gone_amid_everything_leaves_nothing_behind() -> None:
     world = World()
 
