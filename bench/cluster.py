@@ -320,8 +320,8 @@ class QuorateNodes:
         for i, node_folder in enumerate(self._folders):
             node_folder.mkdir(parents=True)
             (node_folder / "node.toml").write_text(
-                f'cluster = "bench"\nnode = {i}\ndata = "data"\nservices = ["zookeeper"]\n'
-                f'[listen]\nzookeeper = "127.0.0.1:{base + i}"\nadmin = "127.0.0.1:{base + ADMIN_DISTANCE + i}"\n'
+                f'cluster = "bench"\nnode = {i}\ndata = "data"\nservices = ["{service}"]\n'
+                f'[listen]\n{service} = "127.0.0.1:{base + i}"\nadmin = "127.0.0.1:{base + ADMIN_DISTANCE + i}"\n'
                 f"[members]\n{members}"
             )
 
@@ -393,7 +393,9 @@ class QuorateCluster:
     def start(self) -> None:
         """Start all nodes, on the data that is there, and wait for a leader."""
         command = [sys.executable, "-m", "quorate", "up", "--nodes", str(self._nodes), "--data", str(self.folder)]
-        command += ["--services", "zookeeper", "--zookeeper-port", str(self._base), "--no-restart", *self._arguments]
+        command += ["--services", self._service, f"--{self._service}-port", str(self._base)]
+        command += ["--peer-port", str(self._base + PEER_DISTANCE), "--admin-port", str(self._base + ADMIN_DISTANCE)]
+        command += ["--no-restart", *self._arguments]
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:

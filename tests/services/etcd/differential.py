@@ -60,10 +60,11 @@ class Step:
 
     @property
     def moves_watches(self) -> bool:
-        """Whether what a watch has not delivered yet may be delivered otherwise behind this step."""
-        if isinstance(self.request, pb.WatchRequest):
-            return self.request.HasField("cancel_request")
-        return isinstance(self.request, pb.CompactionRequest)
+        """Whether it matters behind this step how much the watches were told before it.
+
+        A watch that is about to be cancelled keeps its number from others.
+        """
+        return isinstance(self.request, pb.WatchRequest | pb.CompactionRequest)
 
 
 class Difference(AssertionError):
@@ -127,6 +128,8 @@ class Watches:
         self._compacted = 0
         self.of: dict[int, Watched] = {}
         self.live: dict[int, Live] = {}
+        self.overtaken: set[int] = set()
+        """Numbers of watches that a compaction cancelled."""
         self.broken: str | None = None
         call = server.channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
@@ -172,6 +175,8 @@ class Watches:
             self.live[response.watch_id] = Live(self._creating, start, revision, already, start < self._compacted)
         if response.canceled:
             self.live.pop(response.watch_id, None)
+        if response.compact_revision:
+            self.overtaken.add(response.watch_id)
 
     def create(self, request: pb.WatchCreateRequest, compacted: int) -> None:
         """Ask for a watch, in relative numbers, and wait for the answer; what is before `compacted` is forgotten."""
@@ -334,6 +339,8 @@ class Run:
         self._quiet_s = quiet_s
         self._steps = 0
         self._compacted = 1
+        self._given: set[int] = set()
+        """Numbers that were given to watches; with 0, which is the number of the first that was given none, too."""
         self.revision = 1
         """That of the newest header."""
         for server in servers:
@@ -356,9 +363,11 @@ class Run:
         if step.moves_watches:
             self.compare_watches()
         request = step.request
-        if isinstance(request, pb.WatchRequest):
+        if self._is_a_matter_of_etcds_own(request):
+            pass
+        elif isinstance(request, pb.WatchRequest):
             self._watch(request)
-        elif not isinstance(request, pb.CompactionRequest) or not self._watches[0].would_be_lost(request.revision):
+        else:
             futures = [server.start(server.absolute(request)) for server in self._servers]
             answers = [server.answer(request, future) for server, future in zip(self._servers, futures, strict=True)]
             self._check("", [text for text, _ in answers])
@@ -367,7 +376,22 @@ class Run:
                 self._compacted = request.revision
         self._steps += 1
 
+    def _is_a_matter_of_etcds_own(self, request: Message) -> bool:
+        """Steps that are left out.
+
+        etcd keeps the number of a watch that a compaction cancelled: it is refused to others until the client cancels
+        what is cancelled already.
+        """
+        watches = self._watches[0]
+        if isinstance(request, pb.CompactionRequest):
+            return watches.would_be_lost(request.revision)
+        if isinstance(request, pb.WatchRequest) and watches.overtaken:
+            is_given = request.create_request.watch_id or request.HasField("cancel_request")
+            return bool(is_given) or not watches.overtaken.isdisjoint(self._given)
+        return False
+
     def _watch(self, request: pb.WatchRequest) -> None:
+        self._given.add(request.create_request.watch_id)
         for watches in self._watches:
             if request.HasField("create_request"):
                 watches.create(request.create_request, self._compacted)
