@@ -64,7 +64,7 @@ def test_status_tells_by_its_exit_code_whether_there_is_a_quorum(cluster: Cluste
     leader = cluster.leader()
     answer = quorate_status(cluster, leader.node, "--json")
     assert answer.returncode == 0, answer
-    assert json.loads(answer.stdout)["leader"] == leader.node
+    assert json.loads(answer.stdout)["services"]["zookeeper"]["leader"] == leader.node
 
     followers = cluster.followers()
     followers[0].kill()
