@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from quorate.services.etcd import etcd_pb2 as pb
+from quorate.services.etcd.door import SWEEP_VERSIONS
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.header import cluster_number, member_number
 from quorate.services.etcd.options import EtcdOptions
@@ -153,6 +154,17 @@ def test_only_reads_that_ask_for_less_do_without_a_barrier(doors: Doors) -> None
     doors.pull(doors.cluster.release)
     for future in waiting:
         future.result()
+
+
+def test_what_a_compaction_forgets_is_swept_on_every_node() -> None:
+    with serving(2) as doors:
+        puts = [doors.begin(PUT, pb.PutRequest(key=b"k"), pb.PutResponse) for _ in range(SWEEP_VERSIONS + 500)]
+        revision = max(future.result().header.revision for future in puts)
+        doors.ask(COMPACT, pb.CompactionRequest(revision=revision), pb.CompactionResponse)
+        doors.wait_for(
+            lambda cluster: all(node.store.summary()["versions"] == 1 for node in cluster.nodes),
+            "only the present is left",
+        )
 
 
 # --- header ------------------------------------------------------------------------------------
