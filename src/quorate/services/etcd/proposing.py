@@ -10,7 +10,6 @@ comes later is dropped; a `Proposal` waits.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Protocol, TypeAlias
 
 from quorate.net.grpc.calls import Call
@@ -18,24 +17,27 @@ from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.results import Result
 
 
-class Proposal(ABC):
-    """A waiter that is no client's call, or that does more with the result than answering the call."""
+class Proposal:
+    """A waiter that is no client's call, or that does more with the result than answering the call.
+
+    No abstract class in Python's sense: asking whether a waiter is one of those costs as much as a small reply.
+    """
 
     __slots__ = ()
 
-    @abstractmethod
     def applied(self, result: Result) -> None:
         """The store applied the command, maybe with an error as its result.
 
         Called in the very call in which the store applied the batch, as `Door.applied` is.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def failed(self, error: EtcdError) -> None:
         """No result will come.
 
         Surely not applied where the error is one of `errors.REFUSED`; else it may have been, or may yet be.
         """
+        raise NotImplementedError
 
 
 Waiter: TypeAlias = Call | Proposal

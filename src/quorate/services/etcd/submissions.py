@@ -118,10 +118,12 @@ class Submissions:
         for result, waiter in zip(results, waiters, strict=True):
             if isinstance(waiter, Proposal):
                 waiter.applied(result)
-            elif result.error is None:
-                waiter.reply(write_header(result.revision) + result.body)
+                continue
+            revision, body, error = result
+            if error is None:
+                waiter.reply(write_header(revision) + body)
             else:
-                waiter.fail(*result.error.value)
+                waiter.fail(*error.value)
         self._came_back(len(waiters))
 
     def _came_back(self, count: int) -> None:
