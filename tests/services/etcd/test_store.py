@@ -172,7 +172,7 @@ def test_what_changes_nothing_takes_no_revision(store: Store) -> None:
 
 
 @pytest.mark.parametrize("options", [{"ignore_value": True}, {"ignore_lease": True}])
-def test_ignoring_what_is_not_there_fails(store: Store, options: dict[str, bool]) -> None:
+def test_ignoring_what_is_not_there_fails(store: Store, options: dict[str, Any]) -> None:
     assert apply(store, pb.PutRequest(key=b"a", **options)) is EtcdError.KEY_NOT_FOUND
     put(store, b"a")
     delete(store, b"a")

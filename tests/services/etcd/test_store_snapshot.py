@@ -128,7 +128,7 @@ def edit(number: int, path: list[int], value: Any) -> Callable[[list[bytes]], No
     return change
 
 
-DAMAGE: dict[str, Callable[[list[bytes]], None]] = {
+DAMAGE: dict[str, Callable[[list[bytes]], object]] = {
     "no head": lambda slices: slices.pop(0),
     "two heads": lambda slices: slices.insert(0, slices[0]),
     "nothing": lambda slices: slices.clear(),

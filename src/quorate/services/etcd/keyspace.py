@@ -1,8 +1,11 @@
 """Keys and their versions: the index by key and the history, changed together.
 
 The index is 256 dicts, not one: the longest stop that one of them makes when it grows is short at a million keys too.
-A key has its version in it, or a list where it has several.  Keys that are there and keys that are gone, of which only
-history is left, stand in two sorted sets; so ranges of the present need not look at what is gone.
+They hold the latest version of each key; only keys that have several have a list of the older ones, in dicts of their
+own.  So the garbage collector does not track the first kind, which holds nothing that it tracks, however large it is.
+
+Keys that are there and keys that are gone, of which only history is left, stand in two sorted sets; so ranges of the
+present need not look at what is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from quorate.services.etcd.history import History
 from quorate.services.etcd.lease_table import LEASE_OVERHEAD_BYTES, Lease
 from quorate.services.etcd.sizes import Sizes
 from quorate.services.etcd.sorted_keys import SortedKeys
-from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, Versions, size_bytes, tombstone
+from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, size_bytes, tombstone
 
 SHARDS: Final = 256
 _MASK: Final = SHARDS - 1
@@ -27,13 +30,15 @@ _mod_revision: Final = attrgetter("mod_revision")
 class Keyspace:
     """Changes take the revision that they belong to; what is forbidden was found before."""
 
-    __slots__ = ("_forgotten", "history", "leases", "live", "shards", "sizes", "tombs")
+    __slots__ = ("_older", "_removals", "history", "leases", "live", "shards", "sizes", "tombs")
 
     def __init__(self, revision: int = 1) -> None:
-        self.shards: Final[list[dict[bytes, Versions]]] = [{} for _ in range(SHARDS)]
-        """By `crc32(key)`."""
-        self._forgotten = [0] * SHARDS
-        """Keys that were taken out of each since it was made: a dict keeps their room."""
+        self.shards: Final[list[dict[bytes, Version]]] = [{} for _ in range(SHARDS)]
+        """By `crc32(key)`: the latest version of each key, also a tombstone."""
+        self._older: Final[list[dict[bytes, list[Version]]]] = [{} for _ in range(SHARDS)]
+        """Those before the latest, where there are any."""
+        self._removals = [0] * SHARDS
+        """Keys that were taken out of `shards` or `_older` since they were made: a dict keeps their room."""
         self.live: Final = SortedKeys()
         self.tombs: Final = SortedKeys()
         """Keys whose latest version is a tombstone."""
@@ -45,26 +50,21 @@ class Keyspace:
 
     def latest(self, key: bytes) -> Version | None:
         """What the key is now; None where it is not there."""
-        found = self.shards[crc32(key) & _MASK].get(key)
-        if found is None:
-            return None
-        version = found[-1] if type(found) is list else found
-        return version if version.version else None
+        version = self.shards[crc32(key) & _MASK].get(key)
+        return version if version is not None and version.version else None
 
     def at(self, key: bytes, revision: int) -> Version | None:
         """What the key was at a revision that is not compacted; None where it was not there."""
-        found = self.shards[crc32(key) & _MASK].get(key)
-        if found is None:
+        number = crc32(key) & _MASK
+        version = self.shards[number].get(key)
+        if version is None:
             return None
-        if type(found) is list:
-            place = bisect_right(found, revision, key=_mod_revision)
+        if version.mod_revision > revision:
+            older = self._older[number].get(key, ())
+            place = bisect_right(older, revision, key=_mod_revision)
             if place == 0:
                 return None
-            version = found[place - 1]
-        else:
-            version = found
-            if version.mod_revision > revision:
-                return None
+            version = older[place - 1]
         return version if version.version else None
 
     def known(self, start: bytes, end: bytes | None) -> list[bytes]:
@@ -84,48 +84,53 @@ class Keyspace:
     # --- changes ---
 
     def put(self, key: bytes, value: bytes, lease: int, revision: int) -> None:
-        shard = self.shards[crc32(key) & _MASK]
-        found = shard.get(key)
-        size = VERSION_OVERHEAD_BYTES + len(key) + len(value)
-        if found is None:
-            shard[key] = version = Version(key, value, revision, revision, 1, lease)
+        number = crc32(key) & _MASK
+        shard = self.shards[number]
+        latest = shard.get(key)
+        if latest is None:
+            version = Version(key, value, revision, revision, 1, lease)
             self.live.add(key)
-            self.sizes.add(size, 0)
+            forgettable = 0
         else:
-            latest = found[-1] if type(found) is list else found
-            # The key's bytes are those of the first version: one object for all.
+            # One object for the key, in all its versions.
             key = latest.key
             count = latest.version
             if count:
                 version = Version(key, value, latest.create_revision, revision, count + 1, lease)
-                self.sizes.add(size, VERSION_OVERHEAD_BYTES + len(key) + len(latest.value))
+                forgettable = VERSION_OVERHEAD_BYTES + len(key) + len(latest.value)
                 if latest.lease:
                     self.leases[latest.lease].keys.discard(key)
             else:
                 version = Version(key, value, revision, revision, 1, lease)
+                forgettable = 0
                 self.tombs.remove(key)
                 self.live.add(key)
-                self.sizes.add(size, 0)
-            if type(found) is list:
-                found.append(version)
-            else:
-                shard[key] = [latest, version]
+            self._retire(number, latest)
+        shard[key] = version
+        self.sizes.add(VERSION_OVERHEAD_BYTES + len(key) + len(value), forgettable)
         if lease:
             self.leases[lease].keys.add(key)
         self.history.append(version)
 
+    def _retire(self, number: int, latest: Version) -> None:
+        """Another version is going to be the latest."""
+        older = self._older[number].get(latest.key)
+        if older is None:
+            self._older[number][latest.key] = [latest]
+        else:
+            older.append(latest)
+
     def delete(self, key: bytes, revision: int) -> None:
         """Of a key that is there."""
-        shard = self.shards[crc32(key) & _MASK]
-        found = shard[key]
-        latest = found[-1] if type(found) is list else found
-        gone = tombstone(latest.key, revision)
-        if type(found) is list:
-            found.append(gone)
-        else:
-            shard[key] = [latest, gone]
+        number = crc32(key) & _MASK
+        shard = self.shards[number]
+        latest = shard[key]
+        key = latest.key
+        gone = tombstone(key, revision)
+        self._retire(number, latest)
+        shard[key] = gone
         self.live.remove(key)
-        self.tombs.add(gone.key)
+        self.tombs.add(key)
         if latest.lease:
             self.leases[latest.lease].keys.discard(key)
         size = size_bytes(gone)
@@ -135,29 +140,24 @@ class Keyspace:
     def load(self, version: Version) -> None:
         """The next change of a history that is built anew; sizes and leases are the caller's."""
         key, create_revision, mod_revision = version.key, version.create_revision, version.mod_revision
-        shard = self.shards[crc32(key) & _MASK]
-        found = shard.get(key)
-        latest = found[-1] if type(found) is list else found
+        number = crc32(key) & _MASK
+        latest = self.shards[number].get(key)
         if latest is not None:
             key = latest.key
+            self._retire(number, latest)
         if create_revision == mod_revision:
             create_revision = mod_revision  # one object for both
         version = Version(key, version.value, create_revision, mod_revision, version.version, version.lease)
-        if latest is None:
-            shard[key] = version
-        elif type(found) is list:
-            found.append(version)
-        else:
-            shard[key] = [latest, version]
-        before = None if latest is None else self._sets(latest)
-        now = self._sets(version)
+        self.shards[number][key] = version
+        before = None if latest is None else self._set_of(latest)
+        now = self._set_of(version)
         if before is not now:
             if before is not None:
                 before.remove(key)
             now.add(key)
         self.history.append(version)
 
-    def _sets(self, latest: Version) -> SortedKeys:
+    def _set_of(self, latest: Version) -> SortedKeys:
         return self.live if latest.version else self.tombs
 
     def add_lease(self, lease: Lease) -> None:
@@ -178,37 +178,40 @@ class Keyspace:
         (the earliest version that is kept, those that were forgotten)
         """
         number = crc32(key) & _MASK
-        found = self.shards[number].get(key)
-        if found is None:
+        latest = self.shards[number].get(key)
+        if latest is None:
             return None, []
-        if type(found) is not list:
-            if found.version or found.mod_revision > compacted_revision:
-                return found, []
-            self._forget_key(number, key)
-            return None, [found]
-        count = bisect_right(found, compacted_revision, key=_mod_revision)
-        if count and found[count - 1].version:
+        older = self._older[number].get(key)
+        if latest.mod_revision <= compacted_revision:
+            forgotten = older or []
+            if older is not None:
+                self._remove(self._older, number, key)
+            if latest.version:
+                return latest, forgotten
+            self.tombs.remove(key)
+            self._remove(self.shards, number, key)
+            return None, [*forgotten, latest]
+        if older is None:
+            return latest, []
+        count = bisect_right(older, compacted_revision, key=_mod_revision)
+        if count and older[count - 1].version:
             count -= 1
         if not count:
-            return found[0], []
-        forgotten = found[:count]
-        left = len(found) - count
-        if not left:
-            self._forget_key(number, key)
-            return None, forgotten
-        first = found[count]
-        if left == 1:
-            self.shards[number][key] = first
-        else:
-            del found[:count]
-        return first, forgotten
+            return older[0], []
+        forgotten = older[:count]
+        if count == len(older):
+            self._remove(self._older, number, key)
+            return latest, forgotten
+        del older[:count]
+        return older[0], forgotten
 
-    def _forget_key(self, number: int, key: bytes) -> None:
-        """Its latest version, a tombstone, is forgotten too."""
-        self.tombs.remove(key)
-        shard = self.shards[number]
-        del shard[key]
-        self._forgotten[number] += 1
-        if self._forgotten[number] > 2 * len(shard) + 64:
-            self.shards[number] = dict(shard)
-            self._forgotten[number] = 0
+    def _remove(
+        self, dicts: list[dict[bytes, Version]] | list[dict[bytes, list[Version]]], number: int, key: bytes
+    ) -> None:
+        del dicts[number][key]
+        self._removals[number] += 1
+        if self._removals[number] > len(self.shards[number]) + len(self._older[number]) + 64:
+            # A dict of its own size.
+            self.shards[number] = dict(self.shards[number])
+            self._older[number] = dict(self._older[number])
+            self._removals[number] = 0

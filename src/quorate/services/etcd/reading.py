@@ -111,8 +111,7 @@ def _find(keyspace: Keyspace, request: pb.RangeRequest, current_revision: int) -
 def _latest(keyspace: Keyspace, keys: list[bytes]) -> list[Version]:
     """Of keys that are there."""
     shards = keyspace.shards
-    found = [shards[crc32(key) & (SHARDS - 1)][key] for key in keys]
-    return [versions[-1] if type(versions) is list else versions for versions in found]
+    return [shards[crc32(key) & (SHARDS - 1)][key] for key in keys]
 
 
 def _filter(versions: list[Version], request: pb.RangeRequest) -> list[Version]:

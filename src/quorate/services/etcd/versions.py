@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
@@ -28,10 +28,6 @@ class Version(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """1 for the put that created the key, one more for each after it; 0 of a tombstone."""
     lease: int
     """Id, or 0 for none."""
-
-
-Versions: TypeAlias = Version | list[Version]
-"""Of one key, in their order: a list only where there are several."""
 
 
 def tombstone(key: bytes, revision: int) -> Version:
