@@ -108,6 +108,19 @@ def test_a_watch_that_has_yet_to_be_told_of_the_compacted_revision_is_canceled(b
     assert client.responses()[-1].compact_revision == 3
 
 
+def test_a_watch_on_its_way_that_has_yet_to_be_told_of_the_compacted_revision_is_canceled(bench: Bench) -> None:
+    bench.apply(put(b"a", b"1"), delete(b"a"), put(b"a", b"2"))
+    client = bench.open()
+
+    def create_and_compact() -> None:
+        client.stream.message(creation(b"a", start_revision=3).SerializeToString())
+        bench.store.apply([compact(3)], 0)
+        bench.watching.advance()
+
+    bench.do(create_and_compact)
+    assert [(response.created, response.compact_revision) for response in client.responses()] == [(True, 0), (False, 3)]
+
+
 def test_a_watch_that_waits_for_later_changes_survives_a_compaction(bench: Bench) -> None:
     client = deaf(bench)
     bench.apply(put(b"a", bytes(100_000)))

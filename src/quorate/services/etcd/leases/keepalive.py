@@ -11,8 +11,8 @@ a new one, a client that sends without pause would never be answered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -25,9 +25,6 @@ from quorate.services.etcd.header import HeaderWriter
 from quorate.services.etcd.store import Store
 from quorate.services.interface import Group
 from quorate.services.keepalive.touches import Touches
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_UNANSWERED: Final = 10_000
 """Requests of one stream that wait; a client with more is not waiting for its answers."""
@@ -71,6 +68,7 @@ class KeepAliveStream:
             return
         beat = self._streams.beat(self, lease)
         self._beats.append(beat)
+        self._streams.waiting[self] = None
         self._streams.look_up(beat)
 
     def half_closed(self) -> None:
@@ -94,11 +92,13 @@ class KeepAliveStream:
             beat = beats.popleft()
             header = self._streams.header.write(beat.revision)
             self._call.send(header + integer_field(2, beat.lease) + integer_field(3, beat.ttl_s or 0))
-        if self._half_closed and not beats:
-            self._call.finish()
+        if not beats:
+            self._streams.waiting.pop(self, None)
+            if self._half_closed:
+                self._call.finish()
 
-    def oldest(self) -> Beat | None:
-        return self._beats[0] if self._beats else None
+    def is_overdue(self, now_ms: int) -> bool:
+        return bool(self._beats) and self._beats[0].deadline_ms <= now_ms
 
 
 class KeepAliveStreams:
@@ -114,7 +114,8 @@ class KeepAliveStreams:
         self._timeout_ms = timeout_ms
         self._report = report
         """Have `touches` reported at the end of the turn."""
-        self._streams: dict[KeepAliveStream, None] = {}
+        self.waiting: Final[dict[KeepAliveStream, None]] = {}
+        """Streams with requests that are not answered."""
         self._asked: dict[int, list[Beat]] = {}
         """By lease: those that wait for the leader's next confirmation of it."""
         self._next: dict[int, list[Beat]] = {}
@@ -122,11 +123,6 @@ class KeepAliveStreams:
         self._unknown: list[Beat] = []
         """For leases that are not known here: they wait for a barrier."""
         self._barrier_is_asked = False
-
-    def open(self, call: Call) -> KeepAliveStream:
-        stream = KeepAliveStream(self, call)
-        self._streams[stream] = None
-        return stream
 
     def beat(self, stream: KeepAliveStream, lease: int) -> Beat:
         return Beat(stream, lease, self._store.revision, self._group.now_ms() + self._timeout_ms)
@@ -140,12 +136,12 @@ class KeepAliveStreams:
 
     def forget(self, stream: KeepAliveStream, beats: Iterable[Beat]) -> None:
         """The call is over.  That its leases were heard from stays true."""
-        self._streams.pop(stream, None)
+        self.waiting.pop(stream, None)
         for lease in {beat.lease: None for beat in beats}:
-            for waiting in (self._asked, self._next):
-                left = [beat for beat in waiting.pop(lease, ()) if beat.stream is not stream]
+            for table in (self._asked, self._next):
+                left = [beat for beat in table.pop(lease, ()) if beat.stream is not stream]
                 if left:
-                    waiting[lease] = left
+                    table[lease] = left
             if lease not in self._asked:
                 self.touches.forget(lease)
                 self._ask_again(lease)
@@ -225,8 +221,7 @@ class KeepAliveStreams:
     def tick(self, now_ms: int) -> None:
         if self._unknown:
             self._ask_for_barrier()
-        for stream in list(self._streams):
-            oldest = stream.oldest()
-            if oldest is not None and oldest.deadline_ms <= now_ms:
+        for stream in list(self.waiting):
+            if stream.is_overdue(now_ms):
                 without = self._group.leadership.leader is None
                 stream.fail(EtcdError.NO_LEADER if without else EtcdError.TIMEOUT)

@@ -28,7 +28,7 @@ from quorate.services.etcd.encoding import bytes_field, integer_field
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.header import HeaderWriter
 from quorate.services.etcd.leases import notes
-from quorate.services.etcd.leases.keepalive import KeepAliveStreams
+from quorate.services.etcd.leases.keepalive import KeepAliveStream, KeepAliveStreams
 from quorate.services.etcd.leases.remaining import RemainingTimes
 from quorate.services.etcd.proposing import Proposal, Proposer
 from quorate.services.etcd.reads import Reads
@@ -132,7 +132,7 @@ class LeaseKeeper:
         return Result(self._store.revision, b"".join(statuses))
 
     def open_keep_alive(self, call: Call) -> StreamHandler:
-        return self._streams.open(call)
+        return KeepAliveStream(self._streams, call)
 
     # --- what the door says ---
 
