@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from quorate.services.etcd import commands as command
 from quorate.services.etcd import etcd_pb2 as pb
-from quorate.services.etcd.encoding import bytes_field, integer_field
+from quorate.services.etcd.encoding import bytes_field, integer_field, read_two_fields, varint
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.keyspace import Keyspace
 from quorate.services.etcd.lease_table import (
@@ -34,10 +34,8 @@ from quorate.services.etcd.sweeping import Sweep
 from quorate.services.etcd.transactions import Run, delete_range, find_error, is_read_only, plan, put_bytes
 from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, encode_key_value
 
-_COUNT_OF_ONE: Final = integer_field(4, 1)
-
 Handler = Callable[[bytes], Result]
-"""(command without its first byte) -> result.  Raises DecodeError or struct.error before anything is changed."""
+"""(command) -> result.  Raises DecodeError or struct.error before anything is changed."""
 
 
 class Compacted(Exception):
@@ -93,7 +91,7 @@ class Store:
                 results.append(self._refuse(EtcdError.MALFORMED))
                 continue
             try:
-                results.append(handler(entry[1:]))
+                results.append(handler(entry))
             except (DecodeError, struct_error):
                 results.append(self._refuse(EtcdError.MALFORMED))
         return results
@@ -158,7 +156,8 @@ class Store:
         version = self._keyspace.latest(key)
         if version is None:
             return Result(self.revision, b"")
-        return Result(self.revision, bytes_field(2, encode_key_value(version)) + _COUNT_OF_ONE)
+        encoded = encode_key_value(version)
+        return Result(self.revision, b"\x12%b%b\x20\x01" % (varint(len(encoded)), encoded))
 
     def range(self, request: pb.RangeRequest) -> Result:
         """The present or an older revision.  COMPACTED, FUTURE_REVISION, or a body."""
@@ -243,8 +242,20 @@ class Store:
         self._keyspace.sizes.end_revision()
         self.revision += 1
 
-    def _put(self, body: bytes) -> Result:
-        request = pb.PutRequest.FromString(body)
+    def _put(self, entry: bytes) -> Result:
+        plain = read_two_fields(entry, 1)
+        if plain is not None:
+            # Key and value, as most are.
+            key, value = plain
+            if self._lacks_space(VERSION_OVERHEAD_BYTES + len(key) + len(value)):
+                return self._refuse(EtcdError.NO_SPACE)
+            self.revision = revision = self.revision + 1
+            self._keyspace.put(key, value, 0, revision)
+            self._keyspace.sizes.end_revision()
+            return Result(revision, b"")
+        return self._put_with_options(pb.PutRequest.FromString(entry[1:]))
+
+    def _put_with_options(self, request: pb.PutRequest) -> Result:
         key, value, lease = request.key, request.value, request.lease
         keyspace = self._keyspace
         if self._lacks_space(VERSION_OVERHEAD_BYTES + len(key) + len(value)):
@@ -265,22 +276,22 @@ class Store:
         self._end_revision()
         return Result(self.revision, reply)
 
-    def _delete_range(self, body: bytes) -> Result:
-        request = pb.DeleteRangeRequest.FromString(body)
+    def _delete_range(self, entry: bytes) -> Result:
+        request = pb.DeleteRangeRequest.FromString(entry[1:])
         reply, count = delete_range(self._keyspace, request, self.revision + 1)
         if count:
             self._end_revision()
         return Result(self.revision, reply)
 
-    def _txn(self, body: bytes) -> Result:
-        request = pb.TxnRequest.FromString(body)
+    def _txn(self, entry: bytes) -> Result:
+        request = pb.TxnRequest.FromString(entry[1:])
         cost_bytes = put_bytes(request)
         if cost_bytes and self._lacks_space(cost_bytes):
             return self._refuse(EtcdError.NO_SPACE)
         return self._transact(request)
 
-    def _compact(self, body: bytes) -> Result:
-        revision = pb.CompactionRequest.FromString(body).revision
+    def _compact(self, entry: bytes) -> Result:
+        revision = pb.CompactionRequest.FromString(entry[1:]).revision
         if revision <= self.compacted_revision:
             return self._refuse(EtcdError.COMPACTED)
         if revision > self.revision:
@@ -291,8 +302,8 @@ class Store:
 
     # --- leases -------------------------------------------------------------------------------
 
-    def _grant(self, body: bytes) -> Result:
-        lease_id, ttl_s = command.GRANT_BODY.unpack(body)
+    def _grant(self, entry: bytes) -> Result:
+        lease_id, ttl_s = command.GRANT_BODY.unpack(entry[1:])
         if self._lacks_space(LEASE_OVERHEAD_BYTES):
             return self._refuse(EtcdError.NO_SPACE)
         if not lease_id:
@@ -307,15 +318,15 @@ class Store:
         self.lease_changes.append(LeaseChange(lease, True))
         return Result(self.revision, integer_field(2, lease_id) + integer_field(3, lease.ttl_s))
 
-    def _revoke(self, body: bytes) -> Result:
-        (lease_id,) = command.REVOKE_BODY.unpack(body)
+    def _revoke(self, entry: bytes) -> Result:
+        (lease_id,) = command.REVOKE_BODY.unpack(entry[1:])
         lease = self.leases.get(lease_id)
         if lease is None:
             return self._refuse(EtcdError.LEASE_NOT_FOUND)
         return self._end_lease(lease)
 
-    def _expire(self, body: bytes) -> Result:
-        lease_id, generation = command.EXPIRE_BODY.unpack(body)
+    def _expire(self, entry: bytes) -> Result:
+        lease_id, generation = command.EXPIRE_BODY.unpack(entry[1:])
         lease = self.leases.get(lease_id)
         if lease is None or lease.generation != generation:
             return Result(self.revision, b"")

@@ -41,22 +41,19 @@ def size_bytes(version: Version) -> int:
 
 def encode_key_value(version: Version) -> bytes:
     """The `KeyValue` message; of a tombstone key and mod_revision, as in the events of a watch."""
-    return encode_without_value(version) + _value_field(version.value)
-
-
-def _value_field(value: bytes) -> bytes:
-    return b"\x2a" + varint(len(value)) + value if value else b""
+    value = version.value
+    if not value:
+        return encode_without_value(version)
+    return b"%b\x2a%b%b" % (encode_without_value(version), varint(len(value)), value)
 
 
 def encode_without_value(version: Version) -> bytes:
     """As `encode_key_value`, for a client that wants keys only."""
-    key = version.key
-    encoded = b"\x0a" + varint(len(key)) + key if key else b""
-    if version.version:
-        encoded += b"\x10" + varint(version.create_revision) + b"\x18" + varint(version.mod_revision)
-        encoded += b"\x20" + varint(version.version)
-    else:
-        encoded += b"\x18" + varint(version.mod_revision)
-    if version.lease:
-        encoded += b"\x30" + varint(version.lease)
-    return encoded
+    key, create_revision, mod_revision = version.key, version.create_revision, version.mod_revision
+    modified = varint(mod_revision)
+    if not create_revision:
+        return b"\x0a%b%b\x18%b" % (varint(len(key)), key, modified)
+    created = modified if create_revision == mod_revision else varint(create_revision)
+    parts = (varint(len(key)), key, created, modified, varint(version.version))
+    encoded = b"\x0a%b%b\x10%b\x18%b\x20%b" % parts
+    return encoded + b"\x30" + varint(version.lease) if version.lease else encoded
