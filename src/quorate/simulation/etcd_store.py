@@ -33,8 +33,8 @@ from quorate.simulation.store_agreement import StoreAgreement
 
 VERSIONS_PER_SLICE: Final = 8
 """A simulated store is small; its snapshots shall have many slices, so that writes come in between."""
-OPTIONS: Final = EtcdOptions(watch_progress_interval_ms=1_000)
-"""etcd's ten minutes are more than a run lasts."""
+OPTIONS: Final = EtcdOptions(watch_progress_interval_ms=1_000, watch_step=5)
+"""etcd's ten minutes are more than a run lasts; and who catches up shall take many steps although there is little."""
 _COUNT: Final = Struct(">q")
 _EVERYTHING: Final = pb.RangeRequest(key=b"\0", range_end=b"\0")
 

@@ -24,5 +24,7 @@ class EtcdOptions:
     """How long a request waits for its answer, and two election timeouts more."""
     watch_progress_interval_ms: int = 600_000
     """A watch that asked for it is told of progress after this long without events."""
+    watch_step: int = 2_000
+    """A step of catching up: so many changes looked at, and events for one watch each.  About a millisecond."""
     tls: ssl.SSLContext | None = None
     """None: clients speak in the clear."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from quorate.services.etcd.store import Store
     from quorate.services.etcd.watching.stream import WatchStream
 
-MAX_STEPS: Final = 2_000
-"""Versions looked at, and events of one watch each, in a step of catching up.  About a millisecond."""
 MAX_STEP_BYTES: Final = 256 << 10
 """Bytes of events in such a step."""
 
@@ -127,9 +125,10 @@ def merge(one: Group, other: Group) -> Group:
 class News:
     """Events of some revisions, for the topics that they concern, and what it cost to find them."""
 
-    __slots__ = ("by_topic", "events_bytes", "steps")
+    __slots__ = ("_max_steps", "by_topic", "events_bytes", "steps")
 
-    def __init__(self) -> None:
+    def __init__(self, max_steps: int) -> None:
+        self._max_steps = max_steps
         self.by_topic: dict[Topic, list[tuple[int, bytes]]] = {}
         """(revision, event as a field of the response), in their order."""
         self.steps = 0
@@ -137,7 +136,7 @@ class News:
         """Both count an event once for each watch."""
 
     def is_enough(self) -> bool:
-        return self.steps >= MAX_STEPS or self.events_bytes >= MAX_STEP_BYTES
+        return self.steps >= self._max_steps or self.events_bytes >= MAX_STEP_BYTES
 
     def take(self) -> dict[Topic, list[tuple[int, bytes]]]:
         """The events; more may be noted then, and the cost goes on counting."""

@@ -51,6 +51,7 @@ class Watching:
         self._header = header
         self._max_response_bytes = options.max_request_bytes + FRAGMENT_OVERHEAD_BYTES
         self._progress_interval_ms = options.watch_progress_interval_ms
+        self._max_steps = options.watch_step
         self._synced = Group(store.revision + 1)
         self._laggards = Laggards()
         self._streams: dict[WatchStream, None] = {}
@@ -81,7 +82,7 @@ class Watching:
         store, synced = self._store, self._synced
         first, synced.cursor = synced.cursor, store.revision + 1
         if synced.count and first < synced.cursor:
-            news = News()
+            news = News(self._max_steps)
             find = synced.index.find
             for version in store.just_applied(first):
                 topics = find(version.key)
@@ -290,7 +291,7 @@ class Watching:
         if not self._laggards:
             return
         group = self._laggards.take()
-        news = News()
+        news = News(self._max_steps)
         while True:
             start = group.cursor
             group.cursor = self._read_on(group, news)
