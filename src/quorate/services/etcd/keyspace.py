@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeVar
 from zlib import crc32
 
 from quorate.services.etcd.history import History
@@ -24,13 +24,14 @@ from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, size
 
 SHARDS: Final = 256
 _MASK: Final = SHARDS - 1
+_V = TypeVar("_V")
 _mod_revision: Final = attrgetter("mod_revision")
 
 
 class Keyspace:
     """Changes take the revision that they belong to; what is forbidden was found before."""
 
-    __slots__ = ("_older", "_removals", "history", "leases", "live", "shards", "sizes", "tombs")
+    __slots__ = ("_older", "_older_removals", "_removals", "history", "leases", "live", "shards", "sizes", "tombs")
 
     def __init__(self, revision: int = 1) -> None:
         self.shards: Final[list[dict[bytes, Version]]] = [{} for _ in range(SHARDS)]
@@ -38,7 +39,8 @@ class Keyspace:
         self._older: Final[list[dict[bytes, list[Version]]]] = [{} for _ in range(SHARDS)]
         """Those before the latest, where there are any."""
         self._removals = [0] * SHARDS
-        """Keys that were taken out of `shards` or `_older` since they were made: a dict keeps their room."""
+        """Keys that were taken out of each of `shards` since it was made."""
+        self._older_removals = [0] * SHARDS
         self.live: Final = SortedKeys()
         self.tombs: Final = SortedKeys()
         """Keys whose latest version is a tombstone."""
@@ -185,11 +187,11 @@ class Keyspace:
         if latest.mod_revision <= compacted_revision:
             forgotten = older or []
             if older is not None:
-                self._remove(self._older, number, key)
+                self._remove(self._older, self._older_removals, number, key)
             if latest.version:
                 return latest, forgotten
             self.tombs.remove(key)
-            self._remove(self.shards, number, key)
+            self._remove(self.shards, self._removals, number, key)
             return None, [*forgotten, latest]
         if older is None:
             return latest, []
@@ -200,18 +202,16 @@ class Keyspace:
             return older[0], []
         forgotten = older[:count]
         if count == len(older):
-            self._remove(self._older, number, key)
+            self._remove(self._older, self._older_removals, number, key)
             return latest, forgotten
         del older[:count]
         return older[0], forgotten
 
-    def _remove(
-        self, dicts: list[dict[bytes, Version]] | list[dict[bytes, list[Version]]], number: int, key: bytes
-    ) -> None:
-        del dicts[number][key]
-        self._removals[number] += 1
-        if self._removals[number] > len(self.shards[number]) + len(self._older[number]) + 64:
-            # A dict of its own size.
-            self.shards[number] = dict(self.shards[number])
-            self._older[number] = dict(self._older[number])
-            self._removals[number] = 0
+    def _remove(self, dicts: list[dict[bytes, _V]], removals: list[int], number: int, key: bytes) -> None:
+        shard = dicts[number]
+        del shard[key]
+        removals[number] += 1
+        if removals[number] > len(shard) + 64:
+            # A dict keeps the room of what was in it; this one has its own size.
+            dicts[number] = dict(shard)
+            removals[number] = 0
