@@ -55,8 +55,8 @@ class EchoService:
         call.reply(json.dumps(dict(call.metadata)).encode())
 
     def fail(self, call: Call, message: bytes) -> None:
-        code, _, text = message.decode().partition(" ")
-        call.fail(Code(int(code)), text)
+        code, _, text = message.decode("utf-8", "replace").partition(" ")
+        call.fail(Code(int(code)) if code.isdecimal() and 0 < int(code) <= 16 else Code.INVALID_ARGUMENT, text)
 
     def keep(self, call: Call, message: bytes) -> None:
         self.kept.append(call)
@@ -126,8 +126,11 @@ class _Repeat(_Stream):
 
     def take(self, message: bytes) -> None:
         count, _, what = message.partition(b" ")
-        for _ in range(int(count)):
-            self.call.send(what)
+        if count.isdigit():
+            for _ in range(int(count)):
+                self.call.send(what)
+        else:
+            self.call.fail(Code.INVALID_ARGUMENT, "how often?")
 
 
 class _Bidi(_Stream):
@@ -147,8 +150,11 @@ class _Flood(_Stream):
         self.most_unsent_bytes = 0
 
     def take(self, message: bytes) -> None:
-        self.left = int(message)
-        self._go_on()
+        if message.isdigit():
+            self.left = int(message)
+            self._go_on()
+        else:
+            self.call.fail(Code.INVALID_ARGUMENT, "how many?")
 
     def end(self) -> None:
         """It ends when all is sent."""

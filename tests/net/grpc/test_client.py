@@ -173,6 +173,20 @@ def test_a_cancelled_task_cancels_its_call(build: BuildLoop) -> None:
             with pytest.raises(GrpcError, match="CANCELLED"):
                 await stream.receive()
             await both.told("closed")
+            (connection,) = both.server._open
+            assert not connection._lingering
+
+    run(build, work())
+
+
+@on_every_loop
+def test_more_bytes_than_a_connections_window_in_small_requests(build: BuildLoop) -> None:
+    async def work() -> None:
+        async with pair() as both:
+            message = bytes(15_000)
+            for _ in range(7):
+                answers = await asyncio.gather(*(both.client.unary(ECHO, message, 20) for _ in range(100)))
+                assert answers == [message] * 100
 
     run(build, work())
 

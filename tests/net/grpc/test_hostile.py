@@ -296,6 +296,7 @@ def test_a_client_that_does_not_read_its_socket_is_cut_off_and_costs_little_unti
             await settle()
             transport: Any = world.connection._transport
             assert world.connection._paused
+            assert not transport.is_reading()
             assert transport.get_write_buffer_size() < 4 << 20
             assert world.connection._http2.queued_total() == 0
             await asyncio.sleep(server_connection.SILENCE_LIMIT_S + 20)
