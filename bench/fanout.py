@@ -1,7 +1,7 @@
 """1,000 watchers of one key: how soon all know of a write, and how many events are delivered a second.
 
-The client is made for this: raw connections that speak just enough HTTP/2, read by one `epoll`.  It does not decode
-what comes, but counts a mark that every written value holds, so that it costs little beside the servers.
+The client reads raw connections by one `epoll`.  It does not decode what comes, but counts a mark that every written
+value holds.
 """
 
 from __future__ import annotations
@@ -9,27 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import socket
 import statistics
-import struct
 import time
 from typing import Self
 
-import hpack
 import msgspec
 
 from cluster import BenchmarkError
 from etcd_cluster import PUT, WATCH
-from h2load import frame
 from quorate.services.etcd import etcd_pb2 as pb
+from raw import Connection
 
 KEY = b"watched"
 MARK = b"<seen-by-all-of-them>"
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, WINDOW_UPDATE = 0, 1, 4, 8
-END_STREAM, END_HEADERS, ACK = 1, 4, 1
-INITIAL_WINDOW_SIZE = 4
-LARGEST_WINDOW = (1 << 31) - 1
 ROUNDS = 200
 PUTS_IN_FLIGHT = 8
 CONNECTIONS = 100
@@ -46,49 +38,6 @@ class FanOut(msgspec.Struct, frozen=True):
     all_told_p99_us: float
 
 
-def http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-class Connection:
-    """Sends requests, and counts the marks in what comes."""
-
-    def __init__(self, endpoint: str) -> None:
-        host, _, port = endpoint.rpartition(":")
-        self._authority = endpoint
-        self._encoder = hpack.Encoder()
-        self._stream = -1
-        self._rest = b""
-        self.socket = socket.create_connection((host, int(port)))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, LARGEST_WINDOW)
-        self.socket.sendall(
-            PREFACE
-            + http2_frame(SETTINGS, 0, 0, settings)
-            + http2_frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", LARGEST_WINDOW - 65535))
-            + http2_frame(SETTINGS, ACK, 0, b"")
-        )
-
-    def request(self, path: str, message: bytes, end: bool) -> None:
-        """Open a stream with one message; `end` where no further follow."""
-        self._stream += 2
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", self._authority)]
-        headers += [("content-type", "application/grpc"), ("te", "trailers")]
-        self.socket.sendall(
-            http2_frame(HEADERS, END_HEADERS, self._stream, self._encoder.encode(headers))
-            + http2_frame(DATA, END_STREAM if end else 0, self._stream, frame(message))
-        )
-
-    def read(self, mark: bytes) -> int:
-        """How often the mark came."""
-        chunk = self.socket.recv(1 << 18)
-        if not chunk:
-            raise BenchmarkError("the server closed a watcher's connection")
-        data = self._rest + chunk
-        self._rest = data[-len(mark) + 1 :]
-        return data.count(mark)
-
-
 class Watchers:
     """So many watches of KEY, on CONNECTIONS connections, and one connection that writes.  A context manager."""
 
@@ -97,15 +46,14 @@ class Watchers:
         self._selector = selectors.DefaultSelector()
         self._value = MARK + os.urandom(100 - len(MARK))
         self._stack = contextlib.ExitStack()
-        self._writer = Connection(endpoint)
+        self._writer = Connection(endpoint, PUT)
         self._stack.callback(self._writer.socket.close)
         watch = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=KEY)).SerializeToString()
         for _ in range(CONNECTIONS):
-            connection = Connection(endpoint)
+            connection = Connection(endpoint, WATCH)
             self._stack.callback(connection.socket.close)
             self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-            for _ in range(count // CONNECTIONS):
-                connection.request(WATCH, watch, end=False)
+            connection.request(*[watch] * (count // CONNECTIONS), end=False)
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +62,7 @@ class Watchers:
         self._stack.close()
 
     def put(self) -> None:
-        self._writer.request(PUT, pb.PutRequest(key=KEY, value=self._value).SerializeToString(), end=True)
+        self._writer.request(pb.PutRequest(key=KEY, value=self._value).SerializeToString())
 
     def read(self, timeout_seconds: float) -> int:
         """Events that came, once any did."""

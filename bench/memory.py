@@ -1,6 +1,7 @@
-"""What a million znodes cost a node: memory, stops of the loop, and the time of a restart.
+"""What a million znodes or keys cost a node: memory, stops of the loop, and the time of a restart.
 
     python bench/memory.py                     one node, 1,000 parents x 1,000 children, 100 bytes each
+    python bench/memory.py --service etcd      one node, 1,000,000 keys (see etcd_memory.py)
     python bench/memory.py --nodes 3           the same on every node of a cluster
     python bench/memory.py --parents 100       a smaller tree
 
@@ -18,14 +19,15 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+import etcd_memory
 from cluster import BenchmarkError, Load, LoadGenerator, QuorateCluster, reported_errors
+from etcd_cluster import etcd_mode
+from figures import MIB, Figure, Report, memory_mib
 
-MIB = 1 << 20
 VALUE_BYTES = 100
 SNAPSHOT_SECONDS = 300.0
 SETTLE_SECONDS = 2.0
@@ -37,52 +39,18 @@ STOP_TARGET_MS = 50.0
 RESTART_TARGET_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One measured number of one node, with the target that it must not pass, where it has one."""
-
-    node: int
-    what: str
-    value: float
-    unit: str
-    target: float | None = None
-
-    def __str__(self) -> str:
-        verdict = ""
-        if self.target is not None:
-            verdict = f"  target {self.target:g}: {'met' if self.value <= self.target else 'MISSED'}"
-        return f"node {self.node}  {self.what:<58} {self.value:>10,.1f} {self.unit:<6}{verdict}"
-
-
-class Report:
-    """Prints each figure as it comes and keeps it."""
-
-    def __init__(self) -> None:
-        self.figures: list[Figure] = []
-
-    def add(self, figure: Figure) -> None:
-        self.figures.append(figure)
-        print(figure, flush=True)
-
-
-def memory_mib(process_id: int, field: str = "VmRSS") -> float:
-    """A field of /proc/PID/status in MiB: VmRSS is resident now, VmHWM its peak."""
-    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise BenchmarkError(f"/proc/{process_id}/status has no {field}")
-
-
 class Bench:
     """The four measurements, in the order in which they build on one another."""
 
-    def __init__(self, cluster: QuorateCluster, generator: LoadGenerator, parents: int, children: int) -> None:
+    def __init__(
+        self, cluster: QuorateCluster, generator: LoadGenerator, report: Report, parents: int, children: int
+    ) -> None:
         self.cluster = cluster
         self.generator = generator
         self.parents = parents
         self.children = children
         self.nodes = range(len(cluster.endpoints))
-        self.report = Report()
+        self.report = report
 
     def znodes(self, node: int) -> int:
         return int(self.cluster.status(node)["groups"][0]["store"]["znodes"])
@@ -235,21 +203,28 @@ class Bench:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--service", choices=("zookeeper", "etcd"), default="zookeeper")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--parents", type=int, default=1000)
     parser.add_argument("--children", type=int, default=1000, help="of each parent")
+    parser.add_argument("--keys", type=int, default=1_000_000, help="with --service etcd")
     parser.add_argument("--data", type=Path, help="parent of the data folder, to choose the disk (default: temporary)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     arguments = parser.parse_args()
+    report = Report()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-memory-", dir=arguments.data)))
-        cluster = stack.enter_context(QuorateCluster(folder, arguments.nodes))
-        bench = Bench(cluster, LoadGenerator(folder), arguments.parents, arguments.children)
-        bench.load_tree(bench.idle())
-        bench.snapshot()
-        bench.restart()
+        if arguments.service == "etcd":
+            etcd = stack.enter_context(QuorateCluster(folder, arguments.nodes, service="etcd", ask=etcd_mode))
+            etcd_memory.measure(etcd, report, arguments.keys, folder)
+        else:
+            cluster = stack.enter_context(QuorateCluster(folder, arguments.nodes))
+            bench = Bench(cluster, LoadGenerator(folder), report, arguments.parents, arguments.children)
+            bench.load_tree(bench.idle())
+            bench.snapshot()
+            bench.restart()
     if arguments.json is not None:
-        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(bench.report.figures)))
+        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(report.figures)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""What a million keys of the etcd service cost a node: `python bench/memory.py --service etcd`.
+
+(a) Throughput with 10,000 keys: puts and linearizable ranges by h2load, 8x32, eight keys.  (b) The rest is loaded; the
+resident memory of each node before and after, for each key and beyond key and value.  (c) Throughput again.  (d) Every
+key is written once more, which leaves two versions of each, and then the history is compacted: what that gives back,
+and what it takes to write every key once more.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import h2load
+from cluster import BenchmarkError, QuorateCluster
+from etcd_cluster import COMPACT, PUT, RANGE, Calls, refused_is_an_error, status
+from figures import MIB, Figure, Report, memory_mib
+from quorate.services.etcd import etcd_pb2 as pb
+from raw import Connection
+
+VALUE_BYTES = 100
+FEW_KEYS = 10_000
+IN_FLIGHT = 512
+"""Puts of the loader that are not answered yet."""
+AT_ONCE = 64
+LOAD_SECONDS, WARMUP_SECONDS = 5, 1
+SETTLE_SECONDS = 2.0
+APPLIED_SECONDS = 30.0
+SHAPE = h2load.Shape(8, 32)
+
+KEY_TARGET_BYTES = 600.0
+LEAST_RATIO = 0.8
+"""Of the throughput with all keys to that with FEW_KEYS."""
+
+
+def key(number: int) -> bytes:
+    return b"/bench/%09d" % number
+
+
+def put_keys(endpoint: str, first: int, last: int, value: bytes) -> None:
+    """Put the keys from `first` to before `last`, once each, and wait for all answers."""
+    header = status(endpoint).header
+    # Every answer opens with these bytes, and so the answers are counted without being decoded.
+    mark = pb.ResponseHeader(cluster_id=header.cluster_id, member_id=header.member_id).SerializeToString()
+    connection = Connection(endpoint, PUT)
+    answered = first
+    for start in range(first, last, AT_ONCE):
+        numbers = range(start, min(start + AT_ONCE, last))
+        connection.request(*(pb.PutRequest(key=key(i), value=value).SerializeToString() for i in numbers))
+        while numbers.stop - answered > IN_FLIGHT:
+            answered += connection.read(mark)
+    while answered < last:
+        answered += connection.read(mark)
+    connection.socket.close()
+
+
+class Bench:
+    def __init__(self, cluster: QuorateCluster, report: Report, keys: int, folder: Path) -> None:
+        self._cluster = cluster
+        self._report = report
+        self._keys = keys
+        self._folder = folder
+        self._nodes = range(len(cluster.endpoints))
+        self._idle_mib: list[float] = []
+
+    def leader(self) -> str:
+        return next(endpoint for endpoint, mode in self._cluster.modes().items() if mode == "leader")
+
+    def put(self, first: int, last: int, fill: bytes) -> None:
+        started = time.monotonic()
+        put_keys(self.leader(), first, last, fill * VALUE_BYTES)
+        seconds = time.monotonic() - started
+        print(f"        {last - first:,} puts by one connection in {seconds:.1f} s, {(last - first) / seconds:,.0f}/s")
+        self.settle()
+
+    def settle(self) -> None:
+        """Until all nodes have applied what the leader has."""
+        wanted = status(self.leader()).header.revision
+        deadline = time.monotonic() + APPLIED_SECONDS
+        while any(status(endpoint).header.revision < wanted for endpoint in self._cluster.endpoints):
+            if time.monotonic() > deadline:
+                raise BenchmarkError("a node has not applied all")
+            time.sleep(0.1)
+        time.sleep(SETTLE_SECONDS)
+
+    def resident(self) -> list[float]:
+        return [memory_mib(self._cluster.process_id(node)) for node in self._nodes]
+
+    def throughput(self, keys: int) -> dict[str, float]:
+        """Requests/s by operation."""
+        chosen = [key(i * (keys // SHAPE.connections)) for i in range(SHAPE.connections)]
+        bodies = {
+            PUT: [pb.PutRequest(key=name, value=b"x" * VALUE_BYTES).SerializeToString() for name in chosen],
+            RANGE: [pb.RangeRequest(key=name).SerializeToString() for name in chosen],
+        }
+        found = {}
+        for path, messages in bodies.items():
+            load = h2load.run(self.leader(), path, messages, SHAPE, LOAD_SECONDS, WARMUP_SECONDS, self._folder)
+            found[path] = load.per_second
+            print(f"        {path} with {keys:,} keys: {load.per_second:,.0f}/s", flush=True)
+        return found
+
+    def figures(self, what: str, versions: int) -> None:
+        """Of the memory of all nodes, now."""
+        for node, resident in enumerate(self.resident()):
+            each = (resident - self._idle_mib[node]) * MIB / self._keys - versions * (len(key(0)) + VALUE_BYTES)
+            target = KEY_TARGET_BYTES if versions == 1 else None
+            self._report.add(Figure(node, f"{what}, resident", resident, "MiB"))
+            self._report.add(Figure(node, f"{what}: a key beyond keys and values", each, "bytes", target))
+
+    def compact(self) -> None:
+        with refused_is_an_error(), Calls(self.leader()) as calls:
+            revision = status(self.leader()).header.revision
+            calls.call(COMPACT, pb.CompactionRequest(revision=revision, physical=True), pb.CompactionResponse)
+        self.settle()
+
+    def run(self) -> None:
+        time.sleep(SETTLE_SECONDS)
+        self._idle_mib = self.resident()
+        few = min(FEW_KEYS, self._keys)
+        self.put(0, few, b"a")
+        before = self.throughput(few)
+        self.compact()
+        self.put(few, self._keys, b"a")
+        self.figures(f"{self._keys:,} keys of one version", 1)
+        after = self.throughput(self._keys)
+        for path, per_second in after.items():
+            ratio = per_second / before[path]
+            verdict = "met" if ratio >= LEAST_RATIO else "MISSED"
+            print(f"        {path}: {ratio:.2f}x of that with few keys  target >= {LEAST_RATIO:g}: {verdict}")
+        self.compact()
+        self.put(0, self._keys, b"b")
+        self.figures("two versions of each", 2)
+        self.compact()
+        self.figures("compacted", 1)
+        self.put(0, self._keys, b"c")
+        self.figures("two versions of each again", 2)
+
+
+def measure(cluster: QuorateCluster, report: Report, keys: int, folder: Path) -> None:
+    with refused_is_an_error():
+        Bench(cluster, report, keys, folder).run()
