@@ -40,7 +40,8 @@ class Draw:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.revision = 1
-        self.watches = 0
+        self.may_delete = True
+        """A put that keeps the value of a key which its own transaction has deleted crashes etcd 3.4."""
 
     def some(self, probability: float) -> bool:
         return self.chance.random() < probability
@@ -59,14 +60,15 @@ class Draw:
             return self.chance.choice([-1, self.revision + 1, self.revision + 5])
         return max(0, self.revision - self.chance.randrange(25))
 
-    def put(self) -> pb.PutRequest:
+    def put(self, keeps: bool = True) -> pb.PutRequest:
+        """`keeps`: it may keep the value or lease that is there."""
         return pb.PutRequest(
             key=self.key(),
             value=b"" if self.some(0.2) else self.chance.choice(VALUES),
             lease=0 if self.some(0.8) else self.chance.choice(ANY_LEASE),
             prev_kv=self.some(0.3),
-            ignore_value=self.some(0.04),
-            ignore_lease=self.some(0.04),
+            ignore_value=keeps and self.some(0.04),
+            ignore_lease=keeps and self.some(0.04),
         )
 
     def range(self) -> pb.RangeRequest:
@@ -111,15 +113,19 @@ class Draw:
     def operation(self, depth: int) -> pb.RequestOp:
         match self.chance.randrange(8 if depth < 3 else 7):
             case 0 | 1 | 2:
-                return pb.RequestOp(request_put=self.put())
+                return pb.RequestOp(request_put=self.put(keeps=not self.may_delete))
             case 3 | 4:
                 return pb.RequestOp(request_range=self.range())
-            case 5 | 6:
+            case 5 | 6 if self.may_delete:
                 return pb.RequestOp(request_delete_range=self.delete())
+            case 5 | 6:
+                return pb.RequestOp(request_range=self.range())
             case _:
                 return pb.RequestOp(request_txn=self.txn(depth + 1))
 
     def txn(self, depth: int = 1) -> pb.TxnRequest:
+        if depth == 1:
+            self.may_delete = self.some(0.8)
         branches = [[self.operation(depth) for _ in range(self.chance.randrange(4))] for _ in range(2)]
         return pb.TxnRequest(
             compare=[self.compare() for _ in range(self.chance.choice([0, 1, 1, 2, 3]))],
