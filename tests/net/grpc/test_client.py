@@ -6,13 +6,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from quorate.net.grpc.calls import Call, Method, ServerOptions, StreamHandler, Streaming, Unary
 from quorate.net.grpc.client import Channel, NotSentError
 from quorate.net.grpc.server import GrpcServer
+from quorate.net.grpc.server_connection import ServerConnection
 from quorate.net.grpc.status import Code, GrpcError
+from quorate.net.http2.codes import ErrorCode
+from quorate.net.http2.connection import Connection, Role
+from quorate.net.http2.events import RequestReceived
+from quorate.net.http2.headers import encode
+from quorate.net.http2.limits import Limits
 from quorate.simulation.scheduler import Simulation
 from tests.net.grpc.echo import EchoService
 from tests.simulation.loops import LOCAL, BuildLoop, on_every_loop, run
@@ -392,6 +399,107 @@ class Spy:
     def write(self, data: bytes) -> None:
         self._written.append(len(data))
         self._transport.write(data)
+
+
+@on_every_loop
+def test_what_arrives_for_calls_that_were_cancelled_uses_up_no_window(build: BuildLoop) -> None:
+    async def work() -> None:
+        async with pair() as both:
+            for _ in range(30):
+                stream = both.client.stream("/test.Echo/Flood")
+                stream.send_last(b"1000")
+                assert await stream.receive() == bytes(10_000)
+                stream.cancel()
+            assert await both.client.unary(ECHO, bytes(2_000_000), 20) == bytes(2_000_000)
+
+    run(build, work())
+
+
+def test_a_connection_that_is_ready_when_the_server_has_stopped_is_not_taken() -> None:
+    """As one whose TLS handshake took its time."""
+
+    async def work() -> None:
+        async with pair() as both:
+            await both.server.stop()
+            assert not both.server.admit(ServerConnection(both.server))
+
+    asyncio.run(work())
+
+
+# --- servers that are none of ours -----------------------------------------------------------
+
+
+class RudeServer(asyncio.Protocol):
+    """Answers every call with the same steps."""
+
+    def __init__(self, steps: Callable[[Connection, int], None]) -> None:
+        self.http2 = Connection(Role.SERVER, Limits())
+        self.steps = steps
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.transport.write(self.http2.take_output())
+
+    def data_received(self, data: bytes) -> None:
+        for event in self.http2.receive(data, 0.0):
+            if isinstance(event, RequestReceived):
+                self.steps(self.http2, event.stream_id)
+        self.transport.write(self.http2.take_output())
+
+
+OK_HEADERS = encode([(":status", "200"), ("content-type", "application/grpc")])
+OK_STATUS = encode([("grpc-status", "0")])
+MESSAGE = b"\0\0\0\0\1x"
+
+
+def answers(data: bytes, trailers: bytes = OK_STATUS, headers: bytes = OK_HEADERS) -> Callable[[Connection, int], None]:
+    return lambda http2, stream_id: http2.send_response(stream_id, headers, data, trailers)
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        pytest.param(answers(MESSAGE[:3]), "INTERNAL: the answer ended amid a message", id="half a message"),
+        pytest.param(answers(b""), "INTERNAL", id="no message"),
+        pytest.param(answers(MESSAGE * 2), "INTERNAL", id="two messages"),
+        pytest.param(answers(b"\7\0\0\0\0"), "INTERNAL", id="no message of gRPC's"),
+        pytest.param(answers(MESSAGE, encode([("server", "rude")])), "INTERNAL", id="no status"),
+        pytest.param(answers(MESSAGE, encode([("grpc-status", "what")])), "UNKNOWN", id="no status of gRPC's"),
+        pytest.param(answers(b"<html>", headers=encode([(":status", "200")])), "UNKNOWN", id="a web page"),
+        pytest.param(answers(b"<html>", headers=encode([(":status", "503")])), "UNAVAILABLE", id="a proxy's 503"),
+        pytest.param(lambda http2, stream_id: http2.reset(stream_id, ErrorCode.CANCEL), "CANCELLED", id="CANCEL"),
+        pytest.param(
+            lambda http2, stream_id: http2.reset(stream_id, ErrorCode.REFUSED_STREAM), "not sent", id="REFUSED_STREAM"
+        ),
+    ],
+)
+def test_answers_that_are_none_are_errors(steps: Callable[[Connection, int], None], error: str) -> None:
+    async def work() -> None:
+        rude = await asyncio.get_running_loop().create_server(lambda: RudeServer(steps), LOCAL, 0)
+        client = Channel(LOCAL, rude.sockets[0].getsockname()[1])
+        await client.connect()
+        raised = await failure(client, ECHO, b"", timeout_s=10)
+        words = f"not sent: {raised}" if isinstance(raised, NotSentError) else str(raised)
+        assert words.startswith(error)
+        await client.close()
+        rude.close()
+
+    asyncio.run(work())
+
+
+def test_a_server_that_speaks_something_else_is_no_server() -> None:
+    class Chatter(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async def work() -> None:
+        server = await asyncio.get_running_loop().create_server(Chatter, LOCAL, 0)
+        with pytest.raises(NotSentError):
+            await Channel(LOCAL, server.sockets[0].getsockname()[1]).connect()
+        server.close()
+
+    asyncio.run(work())
 
 
 # --- simulated -------------------------------------------------------------------------------

@@ -85,13 +85,7 @@ class ClientStream:
 
     def cancel(self) -> None:
         """End the call; no effect where it is over.  `receive` raises CANCELLED behind the messages that have come."""
-        self.abandon(GrpcError(Code.CANCELLED, "cancelled by the client"))
-
-    def abandon(self, error: GrpcError) -> None:
-        """`cancel`, for this reason."""
-        if self._status is None:
-            self._connection.http2.reset(self._stream_id, ErrorCode.CANCEL)
-            self.end(error)
+        self.end(GrpcError(Code.CANCELLED, "cancelled by the client"))
 
     async def receive(self) -> bytes | None:
         """The next message; None where the call has ended with OK.  Raises GrpcError where it has not."""
@@ -122,14 +116,14 @@ class ClientStream:
         if event.end_stream or headers.status != "200":
             self._end_by(headers)
         elif not is_grpc(dict(headers.fields).get("content-type", "")):
-            self.abandon(GrpcError(Code.UNKNOWN, "the answer is not gRPC"))
+            self.end(GrpcError(Code.UNKNOWN, "the answer is not gRPC"))
 
     def data(self, event: DataReceived) -> None:
         self._uncredited_bytes += len(event.data)
         try:
             self._messages += self._decoder.feed(event.data)
         except GrpcError as error:
-            self.abandon(error)
+            self.end(error)
             return
         self._give_credit()
         if event.end_stream:
@@ -152,12 +146,13 @@ class ClientStream:
             self.end(GrpcError(Code.INTERNAL, "the answer ended without a status"))
 
     def end(self, status: GrpcError) -> None:
+        """By the server, or for a reason of our own; no effect where it is over."""
         if self._status is not None:
             return
         if status.code is Code.OK and self._decoder.buffered_bytes:
             status = GrpcError(Code.INTERNAL, "the answer ended amid a message")
         self._status = status
-        # Where the server has ended its side only; otherwise the stream is over and this has no effect.
+        # No effect where both sides have ended theirs.
         self._connection.http2.reset(self._stream_id, ErrorCode.CANCEL)
         self._connection.forget(self._stream_id)
         self._give_credit()
@@ -415,7 +410,7 @@ class Channel:
         expiry = None
         if left_s is not None:
             expired = GrpcError(Code.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s")
-            expiry = loop.call_later(left_s, stream.abandon, expired)
+            expiry = loop.call_later(left_s, stream.end, expired)
         try:
             answer = await stream.receive()
             if answer is None or await stream.receive() is not None:

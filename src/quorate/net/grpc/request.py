@@ -59,10 +59,44 @@ class RequestHead:
         self.encoding = encoding
         timeout = metadata.get("grpc-timeout")
         if timeout is not None:
+            self.timeout_s = _seconds(timeout)
+
+    def _timed(self, timeout: str) -> RequestHead:
+        """The same with a `grpc-timeout`, where it has none."""
+        head = RequestHead.__new__(RequestHead)
+        head.path = self.path
+        head.metadata = MappingProxyType({**self.metadata, "grpc-timeout": timeout})
+        head.method = self.method
+        head.timeout_s = None
+        head.encoding = self.encoding
+        head.refusal = self.refusal
+        if head.refusal is None:
             try:
-                self.timeout_s = parse_timeout(timeout)
-            except ValueError as error:
-                raise GrpcError(Code.INTERNAL, f"malformed {error}") from error
+                head.timeout_s = _seconds(timeout)
+            except GrpcError as error:
+                head.refusal = only_trailers(error.code, error.message)
+        return head
+
+
+def head_of(headers: Headers, methods: Mapping[str, Method], services: frozenset[str]) -> RequestHead:
+    """Kept with the headers, and what does not depend on their timeout with all that differ only there."""
+    head = headers.derived
+    if type(head) is not RequestHead:
+        untimed, timeout = headers.untimed, headers.timeout
+        if untimed is None or timeout is None:
+            head = RequestHead(headers, methods, services)
+        else:
+            head = head_of(untimed, methods, services)._timed(timeout)
+        headers.derived = head
+    return head
+
+
+def _seconds(timeout: str) -> float:
+    """Raises GrpcError."""
+    try:
+        return parse_timeout(timeout)
+    except ValueError as error:
+        raise GrpcError(Code.INTERNAL, f"malformed {error}") from error
 
 
 def _metadata(headers: Headers) -> Mapping[str, str]:

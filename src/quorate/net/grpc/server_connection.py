@@ -29,6 +29,7 @@ from quorate.net.grpc.request import (
     ONLY_OK_TRAILERS,
     RESPONSE_HEADERS,
     RequestHead,
+    head_of,
     only_trailers,
     trailers,
 )
@@ -184,7 +185,7 @@ class ServerConnection(asyncio.Protocol):
         server = self._server
         head = event.headers.derived
         if type(head) is not RequestHead:
-            event.headers.derived = head = RequestHead(event.headers, server.methods, server.services)
+            head = head_of(event.headers, server.methods, server.services)
         stream_id, data = event.stream_id, event.data
         method = head.method
         if method is None or head.refusal is not None:
