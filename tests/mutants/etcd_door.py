@@ -44,14 +44,27 @@ MUTANTS: Final = (
         "the header has the revision of the answer: all that were applied together have that of the last",
         Change(
             _SUBMISSIONS,
-            "waiter.reply(write_header(result.revision) + result.body)",
-            "waiter.reply(write_header(results[-1].revision) + result.body)",
+            "waiter.reply(write_header(revision) + body)",
+            "waiter.reply(write_header(results[-1][0]) + body)",
         ),
     ),
     _etcd(
         "caught_up_watch_skips_revision",
         "a watch is told of every change: one that catches up is taken for up to date a revision too early",
         Change(_WATCHES, "if cursor >= self._synced.cursor:", "if cursor >= self._synced.cursor - 1:"),
+    ),
+    _etcd(
+        "catching_up_parts_a_revision",
+        "the events of a revision come together, and all: who catches up is told of the first ones where a step ends",
+        Change(
+            _WATCHES,
+            """                if news.is_enough():
+                    return revision
+            news""",
+            """            if news.is_enough():
+                return revision + 1
+            news""",
+        ),
     ),
     _etcd(
         "restored_watches_skip_snapshot",
@@ -80,7 +93,7 @@ MUTANTS: Final = (
         Change(
             _WATCHES,
             "if all(watch.group is self._synced for watch in stream.watches.values()):",
-            "if stream.awaits_progress:",
+            "if len(stream.watches) >= 0:",
         ),
     ),
     _etcd(

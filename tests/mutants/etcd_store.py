@@ -22,8 +22,8 @@ MUTANTS: Final = (
         "a compaction keeps what every key was at its revision: of a key that was changed at that very one it does not",
         Change(
             _KEYSPACE,
-            "if count and found[count - 1].version:",
-            "if count and found[count - 1].version and found[count - 1].mod_revision != compacted_revision:",
+            "if count and older[count - 1].version:",
+            "if count and older[count - 1].version and older[count - 1].mod_revision != compacted_revision:",
         ),
     ),
     _etcd(
@@ -31,8 +31,8 @@ MUTANTS: Final = (
         "a read at a revision is of the state as of that one: it sees the change behind it",
         Change(
             _KEYSPACE,
-            "place = bisect_right(found, revision, key=_mod_revision)",
-            "place = bisect_right(found, revision + 1, key=_mod_revision)",
+            "        if version.mod_revision > revision:",
+            "        if version.mod_revision > revision + 1:",
         ),
     ),
     _etcd(
@@ -88,9 +88,11 @@ MUTANTS: Final = (
         Change(
             _KEYSPACE,
             """                version = Version(key, value, revision, revision, 1, lease)
-                self.tombs.remove(key)""",
+                forgettable = 0
+""",
             """                version = Version(key, value, revision - 1, revision, 1, lease)
-                self.tombs.remove(key)""",
+                forgettable = 0
+""",
         ),
     ),
     _etcd(

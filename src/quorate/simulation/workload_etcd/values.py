@@ -140,9 +140,7 @@ async def use_several(client: Client) -> None:
     compare = []
     if random.random() < 0.7:
         target = random.choice(COMPARE_NUMBERS)
-        compare = [
-            _compare_number(client, client.some_key(), target, random.choice((0, 1, client.some_past_revision())))
-        ]
+        compare = [_compare_number(client, client.some_key(), target)]
     success.append(read_of(REGISTERS, end_of(REGISTERS)))
     failure = [read_of(client.some_key())]
     await client.etcd.do(TxnRequest(compare=compare, success=success, failure=failure), is_register=True)
@@ -159,17 +157,19 @@ async def use_nested(client: Client) -> None:
         failure=[delete_of(inner), read_of(inner)],
     )
     request = TxnRequest(
-        compare=[_compare_number(client, KEYS, random.choice(COMPARE_NUMBERS), 0, end_of(KEYS))],
+        compare=[_compare_number(client, KEYS, random.choice(COMPARE_NUMBERS), end_of(KEYS))],
         success=[put_of(PutRequest(key=outer, value=client.new_value())), RequestOp(request_txn=nested)],
         failure=[delete_of(outer), RequestOp(request_txn=nested), read_of(KEYS, end_of(KEYS))],
     )
     await client.etcd.do(request)
 
 
-def _compare_number(
-    client: Client, key: bytes, target: Compare.CompareTarget, number: int, range_end: bytes = b""
-) -> Compare:
+def _compare_number(client: Client, key: bytes, target: Compare.CompareTarget, range_end: bytes = b"") -> Compare:
+    """With one that holds for some and not for others."""
     compare = Compare(key=key, range_end=range_end, target=target, result=client.random.choice(RESULTS))
+    number = client.random.randrange(4)
+    if number == 3 and target != Compare.VERSION:
+        number = client.some_past_revision()
     if target == Compare.VERSION:
         compare.version = number
     elif target == Compare.CREATE:
