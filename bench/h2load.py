@@ -2,6 +2,7 @@
 
 h2load counts every answer with HTTP status 200 as a success and sees no gRPC status, which stands in the trailers.  So
 who uses this must see by other means that the requests did what they should (`Load.response_bytes` helps).
+Its log of latencies costs it a system call for each answer, of which the faster server has more.
 One h2load sends one body, hence writes one key; `run` starts one for each body, and splits the connections among them.
 """
 
