@@ -79,9 +79,14 @@ class Keyspace:
 
     def remembered(self, from_revision: int, compacted_revision: int) -> Iterator[Version]:
         """The history from a revision on without what was compacted, whether it is swept or not."""
-        for version in self.history.since(from_revision):
-            if version.mod_revision > compacted_revision or self.at(version.key, compacted_revision) is version:
-                yield version
+        versions = self.history.since(from_revision)
+        if from_revision > compacted_revision:
+            return versions
+        return (
+            version
+            for version in versions
+            if version.mod_revision > compacted_revision or self.at(version.key, compacted_revision) is version
+        )
 
     # --- changes ---
 
