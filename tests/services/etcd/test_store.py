@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quorate.services.etcd import commands
 from quorate.services.etcd import etcd_pb2 as pb
-from quorate.services.etcd.encoding import bytes_field, varint
+from quorate.services.etcd.encoding import bytes_field, read_two_fields, varint
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.store import Compacted, Store
 from quorate.services.etcd.transactions import is_read_only
@@ -67,6 +67,16 @@ def test_a_key_value_is_encoded_as_protobuf_does(version: Version) -> None:
 @given(st.integers(-(1 << 63), (1 << 63) - 1))
 def test_a_varint_is_what_protobuf_writes(number: int) -> None:
     assert (b"\x08" + varint(number) if number else b"") == pb.CompactionRequest(revision=number).SerializeToString()
+
+
+@given(st.binary(max_size=200), st.integers(0, 20_000))
+def test_a_plain_put_is_read_as_protobuf_does(key: bytes, value_bytes: int) -> None:
+    value = bytes(value_bytes)
+    message = pb.PutRequest(key=key, value=value).SerializeToString()
+    is_common = 0 < len(key) < 128 and 0 < value_bytes < 16_384
+    assert read_two_fields(b"p" + message, 1) == ((key, value) if is_common else None)
+    assert read_two_fields(b"p" + message + b"\x18\x01", 1) is None
+    assert read_two_fields(b"p" + message[:-1], 1) is None
 
 
 @pytest.mark.parametrize(
@@ -365,6 +375,17 @@ def test_a_sweep_gives_back_all_that_was_forgotten(store: Store) -> None:
     sweep(store)
     assert store.summary()["versions"] == left
     assert store.digest()
+
+
+def test_what_is_left_of_very_many_keys_is_found_after_the_sweep(store: Store) -> None:
+    """The index makes itself smaller on the way."""
+    for number in range(30_000):
+        put(store, b"key%05d" % number)
+    delete(store, b"key", b"key29")
+    compact(store, store.revision)
+    sweep(store)
+    assert store.summary()["versions"] == 1000
+    assert all(keys_and_values(store, b"key%05d" % number) for number in range(29_000, 30_000))
 
 
 def test_the_sweep_goes_on_from_one_compaction_into_the_next(store: Store) -> None:
