@@ -47,13 +47,17 @@ class Peer(Protocol):
 class Etcd:
     """A cluster of the real etcd on loopback.  It does not sync its log: nothing here pulls the plug.
 
-    `sync=True` for what is measured.  Nodes get a signal when the thread that started them ends, so none outlives it.
+    Nodes get a signal when the thread that started them ends, so none outlives it.
     """
 
-    def __init__(self, folder: Path, nodes: int = 1, *, sync: bool = False, node_name: str = "etcd") -> None:
+    def __init__(
+        self, folder: Path, nodes: int = 1, *, node_name: str = "etcd", first_client_port: int | None = None
+    ) -> None:
         self.name = "etcd"
         self._ports = PortReservation()
         client, peer = self._ports.take(nodes), self._ports.take(nodes)
+        if first_client_port is not None:
+            client[0] = first_client_port
         self.endpoints = [f"127.0.0.1:{port}" for port in client]
         self._logs = [folder / f"{node_name}{node}.log" for node in range(nodes)]
         names = [f"{node_name}{node}" for node in range(nodes)]
@@ -67,7 +71,7 @@ class Etcd:
                 *("--listen-peer-urls", f"http://127.0.0.1:{peer[node]}"),
                 *("--initial-advertise-peer-urls", f"http://127.0.0.1:{peer[node]}"),
                 *("--initial-cluster", members, "--initial-cluster-token", str(folder)),
-                *([] if sync else ["--unsafe-no-fsync"]),
+                "--unsafe-no-fsync",
             ]
             for node in range(nodes)
         ]
