@@ -65,7 +65,7 @@ class RequestHead:
         """The same with a `grpc-timeout`, where it has none."""
         head = RequestHead.__new__(RequestHead)
         head.path = self.path
-        head.metadata = MappingProxyType({**self.metadata, "grpc-timeout": timeout})
+        head.metadata = MappingProxyType(self.metadata | {"grpc-timeout": timeout})
         head.method = self.method
         head.timeout_s = None
         head.encoding = self.encoding
@@ -99,7 +99,7 @@ def _seconds(timeout: str) -> float:
         raise GrpcError(Code.INTERNAL, f"malformed {error}") from error
 
 
-def _metadata(headers: Headers) -> Mapping[str, str]:
+def _metadata(headers: Headers) -> MappingProxyType[str, str]:
     """Binary values are left out: nothing of ours reads any."""
     metadata: dict[str, str] = {}
     for name, value in headers.fields:

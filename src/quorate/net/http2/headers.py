@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TypeVar
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
+from hpack import HPACKError, OversizedHeaderListError
 from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
 
 from quorate.net.http2.codes import ErrorCode, Violation
+from quorate.net.http2.fields import FIELD_OVERHEAD_BYTES, Field, FieldDecoder, list_bytes
 from quorate.net.http2.limits import Limits
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
@@ -19,23 +21,22 @@ _CONTENT_LENGTH = re.compile(rb"[0-9]{1,15}").fullmatch
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":status"})
 _OF_A_CONNECTION = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 """Connection-specific fields are malformed in HTTP/2 (section 8.2.2)."""
-_FIELD_OVERHEAD_BYTES = 32
-_MAX_CACHED_BLOCKS = 256
-_MAX_CACHED_BYTES = 256 << 10
-_MAX_SIZE_UPDATES = 2
-"""More than two at a block's head are forbidden (RFC 7541, section 4.2), and would be work for one byte each."""
+_TIMEOUT = b"grpc-timeout"
+_MAX_REMEMBERED = 256
+_MAX_REMEMBERED_BYTES = 256 << 10
 
 
 class Headers:
     """One decoded header block.  Never changed; equal only to itself, hashed by identity.
 
     A peer that repeats a request's headers gets the same object again, so what is derived from it can be kept in
-    `derived` (the layer above's alone; it lives as long as the object).
+    `derived` (the layer above's alone; it lives as long as the object).  Clients that send `grpc-timeout` name another
+    one with each request: see `untimed`.
     """
 
     __slots__ = (
         *("authority", "content_length", "derived", "fields", "method", "path", "scheme", "status"),
-        *("is_request", "is_response", "is_trailers", "list_bytes"),
+        *("is_request", "is_response", "is_trailers", "list_bytes", "timeout", "untimed"),
     )
 
     method: str
@@ -54,16 +55,20 @@ class Headers:
     """It is well formed as a request's headers; the other two alike (RFC 9113, section 8)."""
     is_response: bool
     is_trailers: bool
+    timeout: str | None
+    """Of `grpc-timeout`, the last if there are several."""
+    untimed: Headers | None
+    """The same headers without their one `grpc-timeout`: an object that all have in common which differ only there.
+    None where there is no such field, or something is unusual about it."""
     derived: object
 
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, raw: list[Field]) -> None:
         pseudo: dict[bytes, bytes] = {}
         fields: list[tuple[str, str]] = []
         lengths: set[bytes] = set()
         is_well_formed = True
-        size = 0
+        self.timeout = None
         for name, value in raw:
-            size += len(name) + len(value) + _FIELD_OVERHEAD_BYTES
             if name[:1] == b":":
                 is_well_formed &= name in _PSEUDO and name not in pseudo and not fields
                 pseudo[name] = value
@@ -72,6 +77,8 @@ class Headers:
                 is_well_formed &= name != b"te" or value.lower() == b"trailers"
                 if name == b"content-length":
                     lengths.add(value)
+                elif name == _TIMEOUT:
+                    self.timeout = value.decode("latin-1")
                 fields.append((name.decode("latin-1"), value.decode("latin-1")))
             is_well_formed &= _BAD_VALUE(value) is None
         self.content_length = -1
@@ -79,7 +86,8 @@ class Headers:
             is_well_formed &= len(lengths) == 1 and _CONTENT_LENGTH(length) is not None
             self.content_length = int(length) if is_well_formed else -1
         self.fields = tuple(fields)
-        self.list_bytes = size
+        self.list_bytes = list_bytes(raw)
+        self.untimed = None
         self.derived = None
         self.method = pseudo.get(b":method", b"").decode("latin-1")
         self.scheme = pseudo.get(b":scheme", b"").decode("latin-1")
@@ -93,21 +101,53 @@ class Headers:
         self.is_trailers = is_well_formed and not pseudo
 
 
+def _timed(untimed: Headers, place: int, timeout: bytes) -> Headers:
+    """As `Headers` of the same list with this `grpc-timeout` at `place` of `fields`, at a fraction of the price: one
+    well-formed field makes no difference elsewhere."""
+    headers = Headers.__new__(Headers)
+    headers.method = untimed.method
+    headers.scheme = untimed.scheme
+    headers.authority = untimed.authority
+    headers.path = untimed.path
+    headers.status = untimed.status
+    headers.content_length = untimed.content_length
+    headers.is_request = untimed.is_request
+    headers.is_response = untimed.is_response
+    headers.is_trailers = untimed.is_trailers
+    headers.list_bytes = untimed.list_bytes + len(_TIMEOUT) + len(timeout) + FIELD_OVERHEAD_BYTES
+    headers.timeout = text = timeout.decode("latin-1")
+    fields = list(untimed.fields)
+    fields.insert(place, ("grpc-timeout", text))
+    headers.fields = tuple(fields)
+    headers.untimed = untimed
+    headers.derived = None
+    return headers
+
+
 def _is_status(text: str) -> bool:
     """Three digits; 101 does not exist in HTTP/2 (section 8.6)."""
     return len(text) == 3 and text.isascii() and text.isdigit() and text[0] != "0" and text != "101"
 
 
-class _Table(HeaderTable):
-    """HPACK's table, which tells whether it was added to."""
+K = TypeVar("K", bytes, tuple[Field, ...])
+
+
+class _Memory(dict[K, Headers]):
+    """Headers by what they came as; when it is full it starts anew."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.additions = 0
+        self._bytes = 0
 
-    def add(self, name: bytes, value: bytes) -> None:
-        self.additions += 1
-        super().add(name, value)
+    def keep(self, key: K, headers: Headers, size: int) -> None:
+        if len(self) >= _MAX_REMEMBERED or self._bytes > _MAX_REMEMBERED_BYTES:
+            self.forget()
+        self[key] = headers
+        self._bytes += size
+
+    def forget(self) -> None:
+        self.clear()
+        self._bytes = 0
 
 
 class BlockDecoder:
@@ -116,52 +156,56 @@ class BlockDecoder:
     def __init__(self, limits: Limits) -> None:
         # A list somewhat too long costs its stream (the layer above looks at `Headers.list_bytes`); here is where
         # decoding stops, and with it the connection.
-        self._decoder = Decoder(max_header_list_size=2 * limits.max_header_list_bytes)
-        self._table = self._decoder.header_table = _Table()
-        self._cached_bytes = 0
-        self.cached: dict[bytes, Headers] = {}
+        self._max_list_bytes = 2 * limits.max_header_list_bytes
+        self._decoder = FieldDecoder(self._max_list_bytes)
+        self._lists: _Memory[tuple[Field, ...]] = _Memory()
+        self.cached: _Memory[bytes] = _Memory()
 
     def decode(self, block: bytes) -> Headers:
         """Raises Violation."""
         headers = self.cached.get(block)
         if headers is not None:
             return headers
-        has_size_update = _has_size_update(block)
-        additions = self._table.additions
+        decoder = self._decoder
+        changes = decoder.table_changes
         try:
-            raw = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+            fields, last_literal = decoder.decode(block)
         except OversizedHeaderListError as error:
             raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "header list too long") from error
         except HPACKError as error:
             raise Violation(ErrorCode.COMPRESSION_ERROR, "header block cannot be decoded") from error
-        headers = Headers(raw)
-        if has_size_update or self._table.additions != additions:
-            self._forget()
+        if last_literal >= 0 and fields[last_literal][0] == _TIMEOUT:
+            headers = self._of_timed_list(fields, last_literal)
         else:
-            if len(self.cached) >= _MAX_CACHED_BLOCKS or self._cached_bytes > _MAX_CACHED_BYTES:
-                self._forget()
-            self.cached[block] = headers
-            self._cached_bytes += len(block) + headers.list_bytes
+            headers = self._of_list(fields)
+        if headers.list_bytes > self._max_list_bytes:
+            raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "header list too long")
+        if decoder.table_changes != changes:
+            self.cached.forget()
+        else:
+            self.cached.keep(block, headers, len(block) + headers.list_bytes)
         return headers
 
-    def _forget(self) -> None:
-        self.cached.clear()
-        self._cached_bytes = 0
+    def _of_list(self, fields: list[Field]) -> Headers:
+        """Raises Violation."""
+        key = tuple(fields)
+        headers = self._lists.get(key)
+        if headers is None:
+            if list_bytes(fields) > self._max_list_bytes:
+                raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "header list too long")
+            headers = Headers(fields)
+            self._lists.keep(key, headers, headers.list_bytes)
+        return headers
 
-
-def _has_size_update(block: bytes) -> bool:
-    """Whether the block begins with changes of the table's size.  Raises Violation where those are too many."""
-    position = count = 0
-    while position < len(block) and block[position] & 0xE0 == 0x20:
-        count += 1
-        if count > _MAX_SIZE_UPDATES:
-            raise Violation(ErrorCode.COMPRESSION_ERROR, "too many changes of the table's size in a block")
-        if block[position] & 0x1F == 0x1F:
-            position += 1
-            while position < len(block) and block[position] & 0x80:
-                position += 1
-        position += 1
-    return count > 0
+    def _of_timed_list(self, fields: list[Field], place: int) -> Headers:
+        """Raises Violation."""
+        timeout = fields.pop(place)[1]
+        untimed = self._of_list(fields)
+        pseudo = len(fields) - len(untimed.fields)
+        if untimed.timeout is None and place >= pseudo and _BAD_VALUE(timeout) is None:
+            return _timed(untimed, place - pseudo, timeout)
+        fields.insert(place, (_TIMEOUT, timeout))
+        return self._of_list(fields)
 
 
 def encode(pairs: Iterable[tuple[str, str]]) -> bytes:
