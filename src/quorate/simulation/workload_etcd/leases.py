@@ -19,6 +19,10 @@ from quorate.simulation.workload_etcd.values import put_of, use_register
 
 TTLS_S: Final = (2, 5)
 MOST_KEYS: Final = 4
+MOST_UNDER_WAY: Final = 12
+"""Keep-alives of one lease that wait for their answers."""
+LATE_S: Final = (-0.1, 0.1)
+LATE_GAP_S: Final = 0.02
 LIVES_S: Final = (0.5, 8.0)
 """How long a lease is kept alive."""
 
@@ -35,12 +39,30 @@ class LiveLease:
         self._task = asyncio.ensure_future(self._keep())
 
     async def _keep(self) -> None:
-        while True:
-            answer = await self._client.etcd.keep_alive(self.number)
-            if answer is not None and answer.ttl_s <= 0:
-                self.is_over = True
-                return
+        """As `clientv3` does, whether the last one was answered or not."""
+        under_way: set[asyncio.Task[None]] = set()
+        while not self.is_over:
+            if len(under_way) < MOST_UNDER_WAY:
+                beat = asyncio.ensure_future(self._beat())
+                under_way.add(beat)
+                beat.add_done_callback(under_way.discard)
             await asyncio.sleep(self.ttl_s / 3)
+
+    async def _beat(self) -> None:
+        answer = await self._client.etcd.keep_alive(self.number)
+        if answer is not None and answer.ttl_s <= 0:
+            self.is_over = True
+
+    async def come_late(self) -> None:
+        """Leave it, and come back when its time is just about over."""
+        self.leave()
+        await self._beat()
+        await asyncio.sleep(self.ttl_s + self._client.random.uniform(*LATE_S))
+        beats = []
+        for _ in range(MOST_UNDER_WAY):
+            beats.append(asyncio.ensure_future(self._beat()))
+            await asyncio.sleep(self._client.random.uniform(0.0, LATE_GAP_S))
+        await asyncio.gather(*beats)
 
     def leave(self) -> None:
         """It ends when its time is over."""
@@ -77,10 +99,8 @@ async def use_lease(client: Client) -> None:
     end = random.random()
     if end < 0.4:
         await lease.revoke()
-    elif end < 0.5:
-        # Its last keep-alive may be under way.
-        await client.etcd.keep_alive(lease.number)
-        lease.leave()
+    elif end < 0.6 and client.may_go_on():
+        await lease.come_late()
     else:
         lease.leave()
     client.world.recorder.coverage["leases revoked" if end < 0.4 else "leases left"] += 1
