@@ -9,7 +9,9 @@ and what it takes to write every key once more.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h2load
 from cluster import BenchmarkError, QuorateCluster
@@ -25,7 +27,7 @@ IN_FLIGHT = 512
 AT_ONCE = 64
 LOAD_SECONDS, WARMUP_SECONDS = 5, 1
 SETTLE_SECONDS = 2.0
-APPLIED_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 SHAPE = h2load.Shape(8, 32)
 
 KEY_TARGET_BYTES = 600.0
@@ -73,15 +75,34 @@ class Bench:
         print(f"        {last - first:,} puts by one connection in {seconds:.1f} s, {(last - first) / seconds:,.0f}/s")
         self.settle()
 
+    def group(self, node: int) -> dict[str, Any]:
+        """The service's group, in the status of a node."""
+        found: dict[str, Any] = self._cluster.status(node)["groups"][0]
+        return found
+
     def settle(self) -> None:
-        """Until all nodes have applied what the leader has."""
+        """Until all nodes have applied what the leader has, and no snapshot was finished for a while."""
         wanted = status(self.leader()).header.revision
-        deadline = time.monotonic() + APPLIED_SECONDS
-        while any(status(endpoint).header.revision < wanted for endpoint in self._cluster.endpoints):
+        self.wait_until(
+            lambda: all(status(endpoint).header.revision >= wanted for endpoint in self._cluster.endpoints),
+            "every node has applied all",
+        )
+        snapshots: list[int] = []
+
+        def quiet() -> bool:
+            before = snapshots.copy()
+            snapshots[:] = [int(self.group(node)["snapshot_position"]) for node in self._nodes]
+            return snapshots == before
+
+        self.wait_until(quiet, "snapshots end", SETTLE_SECONDS)
+
+    def wait_until(self, so: Callable[[], bool], what: str, every_seconds: float = 0.1) -> None:
+        """Raises BenchmarkError where it does not come to that."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not so():
             if time.monotonic() > deadline:
-                raise BenchmarkError("a node has not applied all")
-            time.sleep(0.1)
-        time.sleep(SETTLE_SECONDS)
+                raise BenchmarkError(f"after {PATIENCE_SECONDS:g} s still not so: {what}")
+            time.sleep(every_seconds)
 
     def resident(self) -> list[float]:
         return [memory_mib(self._cluster.process_id(node)) for node in self._nodes]
@@ -112,6 +133,12 @@ class Bench:
         with refused_is_an_error(), Calls(self.leader()) as calls:
             revision = status(self.leader()).header.revision
             calls.call(COMPACT, pb.CompactionRequest(revision=revision, physical=True), pb.CompactionResponse)
+
+        def swept() -> bool:
+            stores = [self.group(node)["store"] for node in self._nodes]
+            return all(store["versions"] == store["keys"] for store in stores)
+
+        self.wait_until(swept, "the sweep has forgotten all but one version of each key")
         self.settle()
 
     def run(self) -> None:
