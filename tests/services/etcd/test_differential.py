@@ -108,6 +108,9 @@ class Draw:
                 compare.value = self.chance.choice(VALUES)
             case pb.Compare.LEASE:
                 compare.lease = self.chance.choice(ANY_LEASE)
+                if compare.lease < 0 and compare.result in (pb.Compare.GREATER, pb.Compare.LESS):
+                    # Which of two drawn ids is the greater is chance.
+                    compare.result = pb.Compare.EQUAL
         return compare
 
     def operation(self, depth: int) -> pb.RequestOp:
