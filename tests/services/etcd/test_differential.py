@@ -23,7 +23,7 @@ from tests.services.etcd.peer import Peer
 
 SECONDS = float(os.environ.get("ETCD_DIFFERENTIAL_SECONDS", "0"))
 SEED = int(os.environ.get("ETCD_DIFFERENTIAL_SEED", "1"))
-SEQUENCES = 40
+SEQUENCES = 30
 STEPS = 120
 
 KEYS = (b"a", b"b", b"b\0", b"ba", b"c", b"\xff")
