@@ -73,7 +73,15 @@ SERVER_RULES = [
     Rule("5.1", "DATA on a stream it has reset", (headers(1), rst(1), data(1, b"x")), ErrorCode.STREAM_CLOSED, 1),
     Rule("5.1", "headers on a stream it has reset", (headers(1), rst(1), headers(1)), ErrorCode.STREAM_CLOSED),
     Rule("5.1.1", "a stream of the server's", (headers(2),), ErrorCode.PROTOCOL_ERROR),
-    Rule("5.1.1", "a stream behind a later one", (headers(5), headers(3)), ErrorCode.STREAM_CLOSED),
+    Rule("5.1.1", "a stream left out, behind a later one", (headers(5), headers(3)), ErrorCode.PROTOCOL_ERROR),
+    Rule("5.1.1", "one left out between two", (*request(1), headers(9), headers(7)), ErrorCode.PROTOCOL_ERROR),
+    Rule(
+        "5.1.1",
+        "a stream used, behind a later one",
+        (headers(3), rst(3), headers(7), headers(3)),
+        ErrorCode.STREAM_CLOSED,
+    ),
+    Rule("5.1.1", "DATA on a stream left out", (headers(5), rst(5), data(3, b"x")), ErrorCode.STREAM_CLOSED, 3),
     Rule("5.1.1", "headers on stream 0", (headers(0),), ErrorCode.PROTOCOL_ERROR),
     Rule("6.1", "DATA on stream 0", (data(0, b"x"),), ErrorCode.PROTOCOL_ERROR),
     Rule("6.1", "padding longer than the frame", (headers(1), data(1, b"\5abc", 8)), ErrorCode.PROTOCOL_ERROR),
@@ -231,6 +239,15 @@ def test_what_is_allowed_breaks_nothing(harmless: tuple[Frame, ...]) -> None:
     events = bench.send(*harmless)
     assert failure(events) is None and bench.resets() == []
     assert bench.send(ping()) == [] and bench.answers() == [ping(flags=frames.ACK)]
+
+
+@pytest.mark.parametrize(("left_out", "code"), [(803, ErrorCode.PROTOCOL_ERROR), (3, ErrorCode.STREAM_CLOSED)])
+def test_of_very_many_gaps_between_ids_the_latest_are_remembered(left_out: int, code: ErrorCode) -> None:
+    bench = Bench()
+    for stream_id in range(1, 1_000, 4):
+        bench.send(headers(stream_id))
+    failed = failure(bench.send(headers(left_out)))
+    assert failed is not None and failed.code == code
 
 
 def test_the_reserved_bit_of_a_stream_id_is_ignored() -> None:

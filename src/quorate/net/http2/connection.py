@@ -14,6 +14,7 @@ Not done: priorities (deprecated: parsed and ignored), PUSH_PROMISE (neither sen
 from __future__ import annotations
 
 import enum
+from collections import deque
 
 from quorate.net.http2 import frames, settings
 from quorate.net.http2.codes import ErrorCode, Violation
@@ -40,6 +41,8 @@ _EARNED_PER_FRAME = 4
 """What a useful DATA frame of ours may be answered with: two WINDOW_UPDATEs, a PING that measures the line, a spare."""
 _MAX_REMEMBERED_RESETS = 1_000
 """Streams that we have reset lately: what was under way on them is ignored.  Later it costs another RST_STREAM."""
+_MAX_REMEMBERED_GAPS = 100
+"""Ranges of ids that the client left out.  A stream of an older one counts as one that was used and is over."""
 _GOING_AWAY = b"go away\0"
 """The PING whose answer shows that the peer has read the first GOAWAY."""
 
@@ -78,6 +81,7 @@ class Connection:
 
         self._streams: dict[int, Stream] = {}
         self._highest_id = 0  # of the client's streams that were opened: all up to it are open or over
+        self._gaps: deque[range] = deque(maxlen=_MAX_REMEMBERED_GAPS)
         self._remembered_resets: dict[int, None] = {}
         self._receive_window = limits.connection_window_bytes
         self._consumed = 0
@@ -304,10 +308,12 @@ class Connection:
                 self._on_response(stream, headers, end_stream)
             return position
         if self._is_server and stream_id > self._highest_id and stream_id & 1:
+            if stream_id > self._highest_id + 2:
+                self._gaps.append(range(self._highest_id + 1, stream_id))
             self._highest_id = stream_id
             return self._on_request(stream_id, headers, end_stream, data, position)
-        if self._is_idle(stream_id):
-            raise Violation(ErrorCode.PROTOCOL_ERROR, f"headers on stream {stream_id}")
+        if self._is_idle(stream_id) or any(stream_id in gap for gap in self._gaps):
+            raise Violation(ErrorCode.PROTOCOL_ERROR, f"headers on stream {stream_id}, which may not be opened")
         if stream_id not in self._remembered_resets:
             raise Violation(ErrorCode.STREAM_CLOSED, f"headers on stream {stream_id}, which is over")
         self._pay()

@@ -191,6 +191,7 @@ class BlockDecoder:
         key = tuple(fields)
         headers = self._lists.get(key)
         if headers is None:
+            # Seen before any work is put into it: indexes may stand for much.
             if list_bytes(fields) > self._max_list_bytes:
                 raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "header list too long")
             headers = Headers(fields)
@@ -202,7 +203,7 @@ class BlockDecoder:
         timeout = fields.pop(place)[1]
         untimed = self._of_list(fields)
         pseudo = len(fields) - len(untimed.fields)
-        if untimed.timeout is None and place >= pseudo and _BAD_VALUE(timeout) is None:
+        if untimed.is_request and untimed.timeout is None and place >= pseudo and _BAD_VALUE(timeout) is None:
             return _timed(untimed, place - pseudo, timeout)
         fields.insert(place, (_TIMEOUT, timeout))
         return self._of_list(fields)
