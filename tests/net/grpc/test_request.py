@@ -48,5 +48,6 @@ def test_what_they_have_in_common_is_derived_once() -> None:
         headers = decoder.decode(encoder.encode(pairs))
         assert headers.untimed is not None
         head_of(headers, METHODS, SERVICES)
+        assert isinstance(headers.untimed.derived, RequestHead)
         common.add(headers.untimed.derived)
     assert len(common) == 1
