@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Change, Mutant
 
 _CLOCK: Final = "quorate.services.keepalive.clock"
+_KEEP_ALIVE: Final = "quorate.services.etcd.leases.keepalive"
 _KEEPER: Final = "quorate.services.etcd.leases.keeper"
 _READS: Final = "quorate.services.etcd.reads"
 _SUBMISSIONS: Final = "quorate.services.etcd.submissions"
@@ -107,12 +108,19 @@ MUTANTS: Final = (
         Change(_WATCHES, "start or self._synced.cursor,", "start or self._synced.cursor + 1,"),
     ),
     _etcd(
-        "lease_confirmed_without_quorum",
-        "a lease that was kept alive lasts: a leader that is none any more, and does not know, says that it does",
+        "lease_confirmed_by_whoever_knows_it",
+        "a lease that was kept alive lasts: every node answers by itself, also one that is cut off from the leader",
         Change(
-            _KEEPER,
-            "return contact_ms is not None and now_ms - contact_ms <= self._margin_ms",
-            "return self._clock is not None",
+            _KEEP_ALIVE,
+            """        if beat.lease in self._store.leases:
+            self._ask(beat)
+        else:
+            self._unknown""",
+            """        if beat.lease in self._store.leases:
+            self._ask(beat)
+            self._answer((beat,), self._store.leases[beat.lease].ttl_s)
+        else:
+            self._unknown""",
         ),
     ),
     _etcd(

@@ -21,8 +21,9 @@ TTLS_S: Final = (2, 5)
 MOST_KEYS: Final = 4
 MOST_UNDER_WAY: Final = 12
 """Keep-alives of one lease that wait for their answers."""
-LATE_S: Final = (-0.1, 0.1)
-LATE_GAP_S: Final = 0.02
+LATE_S: Final = (-0.005, 0.055)
+"""When a client comes back that let its lease's time pass: about when the leader, which looks now and then, sees it."""
+LATE_GAP_S: Final = 0.01
 LIVES_S: Final = (0.5, 8.0)
 """How long a lease is kept alive."""
 
