@@ -57,6 +57,11 @@ MAX_PARTIAL_BYTES: Final = 64 << 20
 """More than for whole requests: no credit can be withheld here, because then none of the messages might ever be whole,
 and honest clients send many large ones side by side, a frame of each in turn."""
 MAX_LINGERING: Final = 100
+REFUSAL_PATIENCE_S: Final = 0.02
+"""A call that is refused for its headers is told so when its request ends, or after this long.
+
+An answer in the middle of a request is right by the RFC, and there are clients that hang or hide it (curl 7.88).
+"""
 PING_AFTER_S: Final = 60.0
 """A client of which nothing was heard for so long is asked for a sign of life; etcd's own default is two hours."""
 SILENCE_LIMIT_S: Final = 80.0
@@ -86,6 +91,7 @@ class ServerConnection(asyncio.Protocol):
         "_patience",
         "_paused",
         "_pinged",
+        "_refused",
         "_sending",
         "_server",
         "_starved",
@@ -129,6 +135,8 @@ class ServerConnection(asyncio.Protocol):
         """Calls whose streamed answers wait for the client's windows."""
         self._lingering: dict[int, None] = {}
         """Streams of calls that are over, on which the client has not ended its side."""
+        self._refused: dict[int, bytes] = {}
+        """Streams that are refused -> the answer, which waits for the end of the request."""
         self._excess_bytes = 0
         """Streamed by calls that should have held back."""
 
@@ -217,10 +225,18 @@ class ServerConnection(asyncio.Protocol):
     def _refuse(self, event: RequestReceived, refusal: bytes | None) -> None:
         assert refusal is not None
         self._server.counters.calls_refused += 1
-        self._http2.send_headers(event.stream_id, refusal, True)
-        if not event.end_stream:
-            self._linger(event.stream_id)
+        self._refused[event.stream_id] = refusal
         self._body(event.stream_id, event.data, event.end_stream)
+        if event.stream_id in self._refused:
+            self._loop.call_later(REFUSAL_PATIENCE_S, self._answer_refused, event.stream_id, False)
+
+    def _answer_refused(self, stream_id: int, has_ended: bool) -> None:
+        refusal = self._refused.pop(stream_id, None)
+        if refusal is not None and self._transport is not None:
+            self._http2.send_headers(stream_id, refusal, True)
+            if not has_ended:
+                self._linger(stream_id)
+            self._schedule()
 
     def _body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         call = self._calls.get(stream_id)
@@ -230,6 +246,7 @@ class ServerConnection(asyncio.Protocol):
         self._http2.consumed(0, len(data))
         if end_stream:
             self._lingering.pop(stream_id, None)
+            self._answer_refused(stream_id, True)
 
     def _part(self, call: ServerCall, data: bytes, end_stream: bool) -> None:
         call.half_closed = end_stream
@@ -307,6 +324,7 @@ class ServerConnection(asyncio.Protocol):
     def _other(self, event: Event) -> None:
         if type(event) is StreamReset:
             self._lingering.pop(event.stream_id, None)
+            self._refused.pop(event.stream_id, None)
             call = self._calls.get(event.stream_id)
             if call is not None:
                 call.half_closed = True
