@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from quorate.net.grpc.status import Code
 from quorate.services.etcd import etcd_pb2 as pb
+from quorate.services.etcd.watching.groups import Watch
 from tests.services.etcd.watch_bench import Bench, compact, delete, events_of, put, puts_in_one_txn
 from tests.services.etcd.watch_bench import bench as open_bench
 
@@ -301,6 +303,53 @@ def test_the_end_of_the_watch_that_lagged_lets_progress_be_answered(bench: Bench
         (0, False, True),
         (-1, False, False),
     ]
+
+
+def test_requests_for_progress_of_one_turn_are_answered_once(bench: Bench) -> None:
+    client = bench.open()
+    client.create(b"a")
+    client.responses()
+
+    def ask() -> None:
+        for _ in range(2_200):
+            client.stream.message(pb.WatchRequest(progress_request=pb.WatchProgressRequest()).SerializeToString())
+
+    bench.do(ask)
+    assert [response.watch_id for response in client.responses()] == [-1]
+    bench.do(ask)
+    assert [response.watch_id for response in client.responses()] == [-1], "and so are those of the next"
+    bench.do(ask)
+    bench.do(client.stream.closed)
+    client.call.sent.clear()
+    assert client.responses() == []
+
+
+class CountedWatches(dict[int, Watch]):
+    """The watches of a stream; counts how many somebody looks at one after the other."""
+
+    looked_at = 0
+
+    def values(self) -> Any:
+        for watch in super().values():
+            self.looked_at += 1
+            yield watch
+
+
+def test_a_request_for_progress_looks_at_no_watch(bench: Bench) -> None:
+    """A stream of 20,000 watches and 2,200 requests for progress stopped a node for 1.4 s."""
+    bench.apply(*(put(b"a", b"x") for _ in range(20_000)))
+    client = bench.open()
+    watches = client.stream.watches = CountedWatches()
+    for number in range(100):
+        client.create(b"k%d" % number)
+    client.create(b"b", start_revision=2)
+    client.ask_for_progress()
+    client.ask_for_progress()
+    assert not any(response.watch_id == -1 for response in client.responses(turns=0))
+    assert [response.watch_id for response in client.responses()] == [-1]
+    client.ask_for_progress()
+    assert [response.watch_id for response in client.responses()] == [-1]
+    assert watches.looked_at == 0
 
 
 def test_idle_watches_that_asked_are_told_of_progress_by_time() -> None:

@@ -79,11 +79,13 @@ class Topic:
 class Group:
     """Watches that were told of all before revision `cursor`, and of nothing from there on."""
 
-    __slots__ = ("count", "cursor", "index", "topics")
+    __slots__ = ("count", "cursor", "index", "streams", "topics")
 
     def __init__(self, cursor: int) -> None:
         self.cursor = cursor
         self.count = 0
+        self.streams: dict[WatchStream, int] = {}
+        """How many of a stream's watches are in it, so that nobody has to look at each whether all are."""
         self.topics: dict[Subject, Topic] = {}
         self.index: RangeIndex[Topic] = RangeIndex()
 
@@ -96,6 +98,7 @@ class Group:
         topic.watches[watch] = None
         watch.group = self
         self.count += 1
+        self.streams[watch.stream] = self.streams.get(watch.stream, 0) + 1
 
     def remove(self, watch: Watch) -> None:
         """One that is in it."""
@@ -104,9 +107,15 @@ class Group:
         del topic.watches[watch]
         watch.group = None
         self.count -= 1
+        self.streams[watch.stream] -= 1
+        if not self.streams[watch.stream]:
+            del self.streams[watch.stream]
         if not topic.watches:
             del self.topics[subject]
             self.index.remove(subject.key, subject.end, topic)
+
+    def has_all_of(self, stream: WatchStream) -> bool:
+        return self.streams.get(stream, 0) == len(stream.watches)
 
     def watches(self) -> list[Watch]:
         return [watch for topic in self.topics.values() for watch in topic.watches]
@@ -118,6 +127,7 @@ def merge(one: Group, other: Group) -> Group:
     for watch in small.watches():
         large.add(watch)
     small.topics.clear()
+    small.streams.clear()
     small.count = 0
     return large
 

@@ -17,9 +17,9 @@ etcd.
 
 Where etcd 3.4 and this differ: a request for progress is answered only when all watches of the stream were told of all
 up to the revision in the answer (as etcd 3.6 does; 3.4 answers at once, and a client that trusts it misses what its
-lagging watches were not told yet).  Several requests that wait are one answer: it says all that they asked.  A watch
-that compaction ended is forgotten, and its id is free.  Of one batch, a watch gets one response with all revisions,
-under the header of the last.
+lagging watches were not told yet).  Several requests that wait, or came in one turn of the loop, are one answer: it
+says all that they asked.  A watch that compaction ended is forgotten, and its id is free.  Of one batch, a watch gets
+one response with all revisions, under the header of the last.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Watching:
         self._progress: deque[tuple[int, WatchStream]] = deque()
         """Streams with watches that want to be told of progress, and when; the earliest first."""
         self._awaiting_progress: dict[WatchStream, None] = {}
-        """Streams whose clients asked for progress, and some watches of which were not told of all yet."""
+        """Streams whose clients asked for progress and were not answered yet."""
+        self._just_asked: dict[WatchStream, None] = {}
+        """Those of them that asked in this turn of the loop; at its end they are looked at."""
         self._now_ms = 0
 
     def open(self, call: Call) -> WatchStream:
@@ -143,6 +145,7 @@ class Watching:
     def close(self, stream: WatchStream) -> None:
         del self._streams[stream]
         self._awaiting_progress.pop(stream, None)
+        self._just_asked.pop(stream, None)
         for watch in list(stream.watches.values()):
             self._remove(watch)
 
@@ -154,14 +157,22 @@ class Watching:
         self.answer_progress(stream)
 
     def request_progress(self, stream: WatchStream) -> None:
+        """However many come in one turn of the loop, they cost one answer."""
         self._awaiting_progress[stream] = None
-        self.answer_progress(stream)
+        if not self._just_asked:
+            asyncio.get_running_loop().call_soon(self._answer_just_asked)
+        self._just_asked[stream] = None
+
+    def _answer_just_asked(self) -> None:
+        asked, self._just_asked = self._just_asked, {}
+        for stream in asked:
+            self.answer_progress(stream)
 
     def answer_progress(self, stream: WatchStream) -> None:
         """If it was asked for, and all watches of the stream are up to date."""
         if stream not in self._awaiting_progress or stream.call.unsent_bytes() > LOW_WATER_BYTES:
             return
-        if all(watch.group is self._synced for watch in stream.watches.values()):
+        if self._synced.has_all_of(stream):
             del self._awaiting_progress[stream]
             header = self._header.write(self._synced.cursor - 1)
             stream.call.send(responses.progress(header, responses.NO_WATCH_ID))
