@@ -91,11 +91,7 @@ MUTANTS: Final = (
     _etcd(
         "progress_told_to_lagging_watches",
         "progress promises that nothing earlier comes: it is told of watches that are still catching up",
-        Change(
-            _WATCHES,
-            "if all(watch.group is self._synced for watch in stream.watches.values()):",
-            "if len(stream.watches) >= 0:",
-        ),
+        Change(_WATCHES, "if self._synced.has_all_of(stream):", "if len(stream.watches) >= 0:"),
     ),
     _etcd(
         "watch_of_the_future_told_of_the_present",

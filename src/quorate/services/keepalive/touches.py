@@ -107,7 +107,8 @@ class Touches:
 
     def confirm(self, confirmed: Confirmed) -> list[int]:
         """Ids whose pings may now be answered."""
-        number, refused = confirmed
+        number, ids = confirmed
+        refused = frozenset(ids)
         return self._release(id_ for id_, since in self._waiting.items() if 0 < since <= number and id_ not in refused)
 
     def confirm_here(self, touched: Iterable[int]) -> list[int]:
