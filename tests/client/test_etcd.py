@@ -169,6 +169,7 @@ def test_what_is_cut_off_is_unknown_and_what_did_not_leave_is_not_done(etcd: Etc
         (GrpcError(*EtcdError.LEASE_NOT_FOUND.value), True),
         (GrpcError(*EtcdError.TIMEOUT_LEADER_FAILED.value), False),
         (GrpcError(*EtcdError.STOPPED.value), False),
+        (GrpcError(*EtcdError.ANSWER_TOO_LARGE.value), False),
         (GrpcError(Code.UNAVAILABLE, "the connection was lost"), False),
         (GrpcError(Code.UNKNOWN, "etcdserver: no leader"), False),
         (NotSentError(Code.UNAVAILABLE, "no connection"), True),

@@ -45,10 +45,10 @@ MUTANTS: Final = (
         "every change has a revision of its own: a deletion shares that of the next change",
         Change(
             _STORE,
-            """        if count:
+            """        if deleted:
             self._end_revision()
-        return Result(self.revision, reply)""",
-            "        return Result(self.revision, reply)",
+        return""",
+            "        return",
         ),
     ),
     _etcd(
@@ -56,11 +56,11 @@ MUTANTS: Final = (
         "what changes nothing takes no revision: a deletion that found nothing does, and nobody hears of it",
         Change(
             _STORE,
-            """        if count:
+            """        if deleted:
             self._end_revision()
-        return Result(self.revision, reply)""",
+        return""",
             """        self._end_revision()
-        return Result(self.revision, reply)""",
+        return""",
         ),
     ),
     _etcd(
@@ -68,9 +68,9 @@ MUTANTS: Final = (
         "a transaction sees its own writes: reads in it are of the state before",
         Change(
             _TRANSACTIONS,
-            "body = read_range(self._keyspace, step, self.revision)",
+            "body = read_range(self._keyspace, step, self.revision, self._room)",
             """step.revision = step.revision or self._next_revision - 1
-                body = read_range(self._keyspace, step, self._next_revision)""",
+            body = read_range(self._keyspace, step, self._next_revision, self._room)""",
         ),
     ),
     _etcd(

@@ -3,7 +3,8 @@
 EtcdClientError
   NotDone           the request certainly was not done, and will not be
     ClientClosed
-  OutcomeUnknown    it may have been done, or may yet be: only the caller can know whether to ask again
+  OutcomeUnknown    it may have been done, or may yet be: only the caller can know whether to ask again.  With `error`
+                    ANSWER_TOO_LARGE it was done.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class OutcomeUnknown(EtcdClientError):
 
 DOUBTFUL: Final = frozenset(
     {
+        EtcdError.ANSWER_TOO_LARGE,  # it was done
         EtcdError.LEADER_CHANGED,
         EtcdError.STOPPED,  # etcd says so of what is under way, too
         EtcdError.TIMEOUT,
@@ -46,7 +48,7 @@ DOUBTFUL: Final = frozenset(
         EtcdError.TIMEOUT_CONNECTION_LOST,
     }
 )
-"""With these words a member gives up waiting for what may have been proposed.  All others refuse."""
+"""Words of a member that gives up waiting for what may have been proposed, or its answer.  All others refuse."""
 _BY_STATUS: Final[Mapping[tuple[Code, str], EtcdError]] = MappingProxyType({error.value: error for error in EtcdError})
 _TROUBLED: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 

@@ -38,7 +38,12 @@ def integer_field(number: int, value: int) -> bytes:
 
 def bytes_field(number: int, value: bytes) -> bytes:
     """A field of bytes or of an encoded message, also an empty one: of a message that means that it is there."""
-    return _ONE_BYTE[number << 3 | 2] + varint(len(value)) + value
+    return bytes_head(number, len(value)) + value
+
+
+def bytes_head(number: int, size_bytes: int) -> bytes:
+    """What stands before the bytes of a `bytes_field`."""
+    return _ONE_BYTE[number << 3 | 2] + varint(size_bytes)
 
 
 def read_two_fields(message: bytes, start: int) -> tuple[bytes, bytes] | None:

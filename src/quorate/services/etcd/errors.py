@@ -1,6 +1,6 @@
 """The errors of the etcd service, each with the code and the very words that etcd's clients compare.
 
-Source: etcd's `api/v3rpc/rpctypes/error.go`.
+Source: etcd's `api/v3rpc/rpctypes/error.go`; ANSWER_TOO_LARGE is our own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quorate.services.interface import Refused
 
 
 class EtcdError(enum.Enum):
-    """Why a request was not done."""
+    """Why a request was not done, or not answered."""
 
     MALFORMED = (Code.INTERNAL, "grpc: error unmarshalling request")
     EMPTY_KEY = (Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
@@ -31,9 +31,12 @@ class EtcdError(enum.Enum):
     LEASE_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: requested lease not found")
     LEASE_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
     LEASE_TTL_TOO_LARGE = (Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
-    WATCH_CANCELED = (Code.CANCELLED, "etcdserver: watch canceled")
     REQUEST_TOO_LARGE = (Code.INVALID_ARGUMENT, "etcdserver: request is too large")
     TOO_MANY_REQUESTS = (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+    ANSWER_TOO_LARGE = (
+        Code.RESOURCE_EXHAUSTED,
+        "etcdserver: the request was done, but its answer is too large to be given",
+    )
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
     LEADER_CHANGED = (Code.UNAVAILABLE, "etcdserver: leader changed")
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")

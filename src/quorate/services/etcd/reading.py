@@ -13,6 +13,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from quorate.services.etcd import etcd_pb2 as pb
+from quorate.services.etcd.answer_room import AnswerRoom
 from quorate.services.etcd.encoding import bytes_field, integer_field
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.keyspace import SHARDS, Keyspace
@@ -51,11 +52,16 @@ def present(keyspace: Keyspace, key: bytes, range_end: bytes) -> list[Version]:
     return _latest(keyspace, keyspace.live.take(key, end_of(range_end), len(keyspace.live)))
 
 
-def read_range(keyspace: Keyspace, request: pb.RangeRequest, current_revision: int) -> bytes:
-    """The response's fields but for its header.  The revision was checked (`revision_error`)."""
-    versions, count = _find(keyspace, request, current_revision)
+def read_range(
+    keyspace: Keyspace, request: pb.RangeRequest, current_revision: int, room: AnswerRoom | None = None
+) -> list[bytes]:
+    """The response's fields but for its header.  The revision was checked (`revision_error`).
+
+    Raises AnswerTooLarge where there is a `room` that it does not fit in.
+    """
+    versions, count = _find(keyspace, request, current_revision, room)
     if request.count_only:
-        return integer_field(4, count)
+        return [integer_field(4, count)]
     limit = request.limit
     if limit > 0 and request.sort_order == pb.RangeRequest.NONE and not _has_filter(request):
         # etcd looks no further where no order is asked for, though by another target than the key it sorts these.
@@ -64,10 +70,12 @@ def read_range(keyspace: Keyspace, request: pb.RangeRequest, current_revision: i
     more = 0 < limit < (count if _is_plain(request) else len(versions))
     if more:
         del versions[limit:]
+    if room is not None:
+        (room.hold_keys if request.keys_only else room.hold)(versions)
     encode = encode_without_value if request.keys_only else encode_key_value
     fields = [bytes_field(2, encode(version)) for version in versions]
     fields += integer_field(3, more), integer_field(4, count)
-    return b"".join(fields)
+    return fields
 
 
 def _is_plain(request: pb.RangeRequest) -> bool:
@@ -84,7 +92,9 @@ def _has_filter(request: pb.RangeRequest) -> bool:
     )
 
 
-def _find(keyspace: Keyspace, request: pb.RangeRequest, current_revision: int) -> tuple[list[Version], int]:
+def _find(
+    keyspace: Keyspace, request: pb.RangeRequest, current_revision: int, room: AnswerRoom | None
+) -> tuple[list[Version], int]:
     """(what may be in the answer, at least as much as the limit leaves of it; number of keys in the range)"""
     key, range_end, revision = request.key, request.range_end, request.revision
     is_present = revision <= 0 or revision == current_revision
@@ -93,6 +103,8 @@ def _find(keyspace: Keyspace, request: pb.RangeRequest, current_revision: int) -
         return ([], 0) if version is None else ([version], 1)
     end = end_of(range_end)
     if not is_present:
+        if room is not None:
+            room.look_at(keyspace.live.count(key, end) + keyspace.tombs.count(key, end))
         found = (keyspace.at(known, revision) for known in keyspace.known(key, end))
         versions = [version for version in found if version is not None]
         return versions, len(versions)
@@ -100,6 +112,8 @@ def _find(keyspace: Keyspace, request: pb.RangeRequest, current_revision: int) -
     if request.count_only:
         return [], count
     limit = request.limit if request.limit > 0 and _is_plain(request) else count
+    if room is not None:
+        room.look_at(min(limit, count))
     if request.sort_order == pb.RangeRequest.DESCEND:
         keys = keyspace.live.take_last(key, end, limit)
         keys.reverse()

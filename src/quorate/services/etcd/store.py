@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError
 
 from quorate.services.etcd import commands as command
 from quorate.services.etcd import etcd_pb2 as pb
-from quorate.services.etcd.encoding import bytes_field, integer_field, read_two_fields, varint
+from quorate.services.etcd.answer_room import ANSWER_ROOM_BYTES, AnswerRoom, AnswerTooLarge
+from quorate.services.etcd.encoding import integer_field, read_two_fields, varint
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.keyspace import Keyspace
 from quorate.services.etcd.lease_table import (
@@ -27,11 +28,19 @@ from quorate.services.etcd.lease_table import (
     Lease,
     LeaseChange,
 )
-from quorate.services.etcd.reading import read_range, revision_error
+from quorate.services.etcd.reading import end_of, read_range, revision_error
 from quorate.services.etcd.results import Result
 from quorate.services.etcd.snapshot import FORMAT_VERSION, Head, Loaded, SnapshotLoader, SnapshotWriter
 from quorate.services.etcd.sweeping import Sweep
-from quorate.services.etcd.transactions import Run, delete_range, find_error, is_read_only, plan, put_bytes
+from quorate.services.etcd.transactions import (
+    Run,
+    delete_range,
+    find_error,
+    is_read_only,
+    plan,
+    previous_fields,
+    put_bytes,
+)
 from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, encode_key_value
 
 Handler = Callable[[bytes], Result]
@@ -62,6 +71,8 @@ class Store:
         """Of the last batch applied: Unix milliseconds."""
         self.lease_changes: list[LeaseChange] = []
         """What the last call of `apply` granted and ended, in its order; empty after a restore (look at `leases`)."""
+        self._room = AnswerRoom(ANSWER_ROOM_BYTES)
+        """Of the last batch."""
         self._lease_generation = 0
         """Grants so far."""
         self._keyspace = Keyspace()
@@ -83,6 +94,7 @@ class Store:
         """Apply one batch; a Result for each command.  Never raises for what is in a command."""
         self.time_ms = time_ms
         self.lease_changes = []
+        self._room = AnswerRoom(ANSWER_ROOM_BYTES)
         handlers = self._handlers
         results: list[Result] = []
         for entry in commands:
@@ -159,29 +171,38 @@ class Store:
         encoded = encode_key_value(version)
         return Result(self.revision, b"\x12%b%b\x20\x01" % (varint(len(encoded)), encoded))
 
+    def keys(self, key: bytes, range_end: bytes, limit: int | None = None) -> list[bytes]:
+        """The keys of a range (`range_end` not empty) that are there now, in their order; the first `limit` of them."""
+        live = self._keyspace.live
+        return live.take(key, end_of(range_end), len(live) if limit is None else limit)
+
     def range(self, request: pb.RangeRequest) -> Result:
         """The present or an older revision.  COMPACTED, FUTURE_REVISION, or a body."""
         error = revision_error(request.revision, self.revision, self.compacted_revision)
         if error is not None:
             return self._refuse(error)
-        return Result(self.revision, read_range(self._keyspace, request, self.revision))
+        return Result(self.revision, b"".join(read_range(self._keyspace, request, self.revision)))
 
     def txn(self, request: pb.TxnRequest) -> Result:
         """A transaction that only reads (`transactions.is_read_only`); needs no consensus but a barrier."""
         assert is_read_only(request)
-        return self._transact(request)
+        return self._transact(request, AnswerRoom(ANSWER_ROOM_BYTES))
 
-    def _transact(self, request: pb.TxnRequest) -> Result:
+    def _transact(self, request: pb.TxnRequest, room: AnswerRoom) -> Result:
         way = plan(self._keyspace, request)
         if isinstance(way, EtcdError):
             return self._refuse(way)
         error = find_error(self._keyspace, way, self.revision, self.compacted_revision)
         if error is not None:
             return self._refuse(error)
-        run = Run(self._keyspace, self.revision)
+        room.begin()
+        run = Run(self._keyspace, self.revision, room)
         body = run.run(way)
         if run.revision != self.revision:
             self._end_revision()
+        if body is None:
+            room.give_back()
+            return self._refuse(EtcdError.ANSWER_TOO_LARGE)
         return Result(self.revision, body)
 
     def changes(self, from_revision: int) -> Iterator[Version]:
@@ -262,7 +283,7 @@ class Store:
             return self._refuse(EtcdError.NO_SPACE)
         if lease and lease not in keyspace.leases:
             return self._refuse(EtcdError.LEASE_NOT_FOUND)
-        reply = b""
+        before = None
         if request.prev_kv or request.ignore_value or request.ignore_lease:
             before = keyspace.latest(key)
             if before is None:
@@ -271,24 +292,32 @@ class Store:
             else:
                 value = before.value if request.ignore_value else value
                 lease = before.lease if request.ignore_lease else lease
-                reply = bytes_field(2, encode_key_value(before)) if request.prev_kv else b""
         keyspace.put(key, value, lease, self.revision + 1)
         self._end_revision()
-        return Result(self.revision, reply)
+        return self._answer(b"", 2, [before] if before is not None and request.prev_kv else [])
 
     def _delete_range(self, entry: bytes) -> Result:
         request = pb.DeleteRangeRequest.FromString(entry[1:])
-        reply, count = delete_range(self._keyspace, request, self.revision + 1)
-        if count:
+        deleted = delete_range(self._keyspace, request, self.revision + 1)
+        if deleted:
             self._end_revision()
-        return Result(self.revision, reply)
+        return self._answer(integer_field(2, len(deleted)), 3, deleted if request.prev_kv else [])
+
+    def _answer(self, fields: bytes, number: int, previous: list[Version]) -> Result:
+        """With what was there before the change, in fields of this number."""
+        self._room.begin()
+        try:
+            return Result(self.revision, fields + b"".join(previous_fields(number, previous, self._room)))
+        except AnswerTooLarge:
+            self._room.give_back()
+            return self._refuse(EtcdError.ANSWER_TOO_LARGE)
 
     def _txn(self, entry: bytes) -> Result:
         request = pb.TxnRequest.FromString(entry[1:])
         cost_bytes = put_bytes(request)
         if cost_bytes and self._lacks_space(cost_bytes):
             return self._refuse(EtcdError.NO_SPACE)
-        return self._transact(request)
+        return self._transact(request, self._room)
 
     def _compact(self, entry: bytes) -> Result:
         revision = pb.CompactionRequest.FromString(entry[1:]).revision

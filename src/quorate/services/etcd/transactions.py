@@ -1,7 +1,8 @@
 """Transactions: compares decide the way, then what is on it is done, all in one revision.
 
 All compares, also those of nested transactions, are made before anything is done, and so are the checks that can fail:
-a transaction fails as a whole or not at all.  A read in it sees the writes before it.
+a transaction fails as a whole or not at all.  A read in it sees the writes before it.  Where the answer would be too
+large it is done all the same, without one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from quorate.services.etcd import etcd_pb2 as pb
-from quorate.services.etcd.encoding import bytes_field, integer_field
+from quorate.services.etcd.answer_room import AnswerRoom, AnswerTooLarge
+from quorate.services.etcd.encoding import bytes_field, bytes_head, integer_field
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.keyspace import Keyspace
 from quorate.services.etcd.reading import present, read_range
@@ -151,36 +153,63 @@ def find_error(keyspace: Keyspace, way: Plan, revision: int, compacted_revision:
 class Run:
     """Does what is on a transaction's way."""
 
-    def __init__(self, keyspace: Keyspace, revision: int) -> None:
+    def __init__(self, keyspace: Keyspace, revision: int, room: AnswerRoom) -> None:
         self._keyspace = keyspace
+        self._room = room
         self._next_revision = revision + 1
+        self._parts: list[bytes] = []
+        """The answer so far.  Joined once, at the end: else every level of nesting would copy those in it."""
+        self._is_too_large = False
+        """There will be no answer; what is left is done without."""
         self.revision = revision
         """What a read sees: one more than before once something was changed."""
 
-    def run(self, way: Plan) -> bytes:
-        """The response's fields but for its header."""
-        fields = [integer_field(2, way.succeeded)]
+    def run(self, way: Plan) -> bytes | None:
+        """The response's fields but for its header; None where it was done and they are too large."""
+        self._run(way)
+        return None if self._is_too_large else b"".join(self._parts)
+
+    def _run(self, way: Plan) -> int:
+        """Answers in `_parts`; bytes of that."""
+        parts = self._parts
+        parts.append(integer_field(2, way.succeeded))
+        total_bytes = len(parts[-1])
         for step in way.steps:
-            # The response in a ResponseOp is numbered as the request in a RequestOp.
+            place = len(parts)
+            parts.append(b"")  # what comes before the body, whose length must be known
             if isinstance(step, Plan):
-                # etcd leaves the header of a nested transaction empty.
-                response = bytes_field(4, bytes_field(1, b"") + self.run(step))
-            elif isinstance(step, pb.RangeRequest):
-                body = read_range(self._keyspace, step, self.revision)
-                response = bytes_field(1, self._header() + body)
-            elif isinstance(step, pb.PutRequest):
-                body = self._put(step)
-                response = bytes_field(2, self._header() + body)
+                body_bytes = self._run(step)
+                # The response in a ResponseOp is numbered as the request in a RequestOp.
+                number, header = 4, bytes_field(1, b"")  # etcd leaves the header of a nested transaction empty
             else:
-                body = self._delete_range(step)
-                response = bytes_field(3, self._header() + body)
-            fields.append(bytes_field(3, response))
-        return b"".join(fields)
+                number, body = self._do(step)
+                header = bytes_field(1, integer_field(3, self.revision))
+                body_bytes = sum(map(len, body))
+                parts += body
+            if self._is_too_large:
+                parts.clear()
+                continue
+            response = bytes_head(number, len(header) + body_bytes) + header
+            parts[place] = bytes_head(3, len(response) + body_bytes) + response
+            total_bytes += len(parts[place]) + body_bytes
+        return total_bytes
 
-    def _header(self) -> bytes:
-        return bytes_field(1, integer_field(3, self.revision))
+    def _do(self, step: Request) -> tuple[int, list[bytes]]:
+        """(number of the response's field in a ResponseOp, the response's fields but for its header)"""
+        if isinstance(step, pb.PutRequest):
+            return 2, self._put(step)
+        if isinstance(step, pb.DeleteRangeRequest):
+            return 3, self._delete_range(step)
+        if self._is_too_large:
+            return 1, []
+        try:
+            body = read_range(self._keyspace, step, self.revision, self._room)
+        except AnswerTooLarge:
+            self._is_too_large = True
+            return 1, []
+        return 1, body
 
-    def _put(self, request: pb.PutRequest) -> bytes:
+    def _put(self, request: pb.PutRequest) -> list[bytes]:
         keyspace, key = self._keyspace, request.key
         before = keyspace.latest(key)
         # No door lets a transaction delete a key and put it; if one did, what to keep is what was there at first.
@@ -194,21 +223,33 @@ class Run:
             lease = kept.lease
         keyspace.put(key, value, lease, self._next_revision)
         self.revision = self._next_revision
-        return b"" if before is None or not request.prev_kv else bytes_field(2, encode_key_value(before))
+        return [] if before is None or not request.prev_kv else self._previous(2, [before])
 
-    def _delete_range(self, request: pb.DeleteRangeRequest) -> bytes:
-        body, count = delete_range(self._keyspace, request, self._next_revision)
-        if count:
+    def _delete_range(self, request: pb.DeleteRangeRequest) -> list[bytes]:
+        deleted = delete_range(self._keyspace, request, self._next_revision)
+        if deleted:
             self.revision = self._next_revision
-        return body
+        count = integer_field(2, len(deleted))
+        return [count, *self._previous(3, deleted)] if request.prev_kv else [count]
+
+    def _previous(self, number: int, versions: list[Version]) -> list[bytes]:
+        if not self._is_too_large:
+            try:
+                return previous_fields(number, versions, self._room)
+            except AnswerTooLarge:
+                self._is_too_large = True
+        return []
 
 
-def delete_range(keyspace: Keyspace, request: pb.DeleteRangeRequest, revision: int) -> tuple[bytes, int]:
-    """(the response's fields but for its header, number of keys deleted)"""
+def delete_range(keyspace: Keyspace, request: pb.DeleteRangeRequest, revision: int) -> list[Version]:
+    """What was deleted."""
     deleted = present(keyspace, request.key, request.range_end)
     for version in deleted:
         keyspace.delete(version.key, revision)
-    fields = [integer_field(2, len(deleted))]
-    if request.prev_kv:
-        fields += (bytes_field(3, encode_key_value(version)) for version in deleted)
-    return b"".join(fields), len(deleted)
+    return deleted
+
+
+def previous_fields(number: int, versions: list[Version], room: AnswerRoom) -> list[bytes]:
+    """What was there before a change, as fields of its response.  Raises AnswerTooLarge."""
+    room.hold(versions)
+    return [bytes_field(number, encode_key_value(version)) for version in versions]
