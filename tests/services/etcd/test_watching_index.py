@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,68 @@ def test_it_finds_among_many_ranges_that_are_no_prefixes() -> None:
     for _ in range(200):
         key = b"%06d" % draw.randrange(10_500)
         assert sorted(index.find(key)) == [number for number, bounds in there.items() if contains(bounds, key)]
+
+
+class CountedKey(bytes):
+    """Counts what is cut from it."""
+
+    cuts = 0
+    cut_bytes = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        cut = bytes.__getitem__(self, place)
+        CountedKey.cuts += 1
+        CountedKey.cut_bytes += len(cut)
+        return cut
+
+
+def test_an_event_looks_at_few_lengths_however_many_there_are() -> None:
+    """20,000 watches of prefixes that all differ in length: each event took 0.1 s."""
+    index: RangeIndex[int] = RangeIndex()
+    # Long ones first.
+    for length in range(2_000, 0, -1):
+        index.add(b"a" * length, b"a" * (length - 1) + b"b", length)
+    index.add(b"\0", NO_END, 0)
+    CountedKey.cuts = CountedKey.cut_bytes = 0
+    assert list(index.find(CountedKey(b"b" * 3_000))) == [0]
+    assert 0 < CountedKey.cuts <= 65
+    assert CountedKey.cut_bytes <= 64 << 10
+    assert sorted(index.find(b"a" * 1_500 + b"b")) == list(range(1_501))
+
+
+def test_it_finds_among_prefixes_of_many_lengths() -> None:
+    """More lengths than are looked at: they come and go, so a prefix is now here, now there."""
+    draw = random.Random(6)
+    index: RangeIndex[int] = RangeIndex()
+    there: dict[int, tuple[bytes, bytes]] = {}
+    for number in range(6_000):
+        # Fewer and more in turns.
+        if there and draw.random() < (0.3 if number // 500 % 2 else 0.7):
+            gone = draw.choice(list(there))
+            index.remove(*there.pop(gone), gone)
+        else:
+            prefix = b"a" * draw.randrange(1, 150) + draw.choice((b"", b"b", b"\xff"))
+            there[number] = draw.choice(((prefix, prefix_end(prefix)), (b"\0", NO_END), (prefix, NO_END)))
+            index.add(*there[number], number)
+        if number % 10 == 0:
+            key = b"a" * draw.randrange(1, 160) + draw.choice((b"", b"b", b"\xff"))
+            assert sorted(index.find(key)) == [n for n, bounds in sorted(there.items()) if contains(bounds, key)]
+    for number, bounds in there.items():
+        index.remove(*bounds, number)
+    assert not index.has_ranges
+
+
+def test_all_keys_are_one_range_whenever_it_came() -> None:
+    index: RangeIndex[int] = RangeIndex()
+    for length in range(1, 100):
+        index.add(b"a" * length, b"a" * (length - 1) + b"b", length)
+    index.add(b"\0", NO_END, 100)
+    for length in range(1, 100):
+        index.remove(b"a" * length, b"a" * (length - 1) + b"b", length)
+    index.add(b"\0", NO_END, 101)
+    assert sorted(index.find(b"k")) == [100, 101]
+    index.remove(b"\0", NO_END, 100)
+    assert list(index.find(b"k")) == [101]
 
 
 @pytest.mark.parametrize(

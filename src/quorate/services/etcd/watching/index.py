@@ -2,7 +2,9 @@
 
 Almost every watch is of one key or of all keys with a prefix, so these are found by dictionaries: a key itself, and
 each of its prefixes of a length that some watch has.  That costs one look-up for each such length (a handful, whatever
-the number of watches), where an interval tree would cost its depth, and this one needs no balancing.
+the number of watches), where an interval tree would cost its depth, and this one needs no balancing.  Lengths are
+clients' to choose, so those that are looked at are at most MAX_LENGTHS, and none is above MAX_PREFIX_BYTES; prefixes of
+other lengths are ranges as any other.
 
 Other ranges are kept in order of their starts, in blocks that know their latest end: a block is looked into only where
 it starts at or before the key and ends behind it.  For n ranges that are about n / 64 steps and what is found, and
@@ -21,6 +23,9 @@ SINGLE: Final = b""
 """As the end of a range: the key itself and no other."""
 NO_END: Final = b"\0"
 """As the end of a range: the key and all behind it."""
+MAX_LENGTHS: Final = 64
+MAX_PREFIX_BYTES: Final = 1024
+"""Every look-up copies and hashes as much of the key."""
 _MAX_BLOCK: Final = 128
 
 _Bounds: TypeAlias = tuple[bytes, bytes]
@@ -48,6 +53,7 @@ class RangeIndex(Generic[T]):
     def __init__(self) -> None:
         self._by_key: dict[bytes, list[T]] = {}
         self._by_prefix: dict[bytes, list[T]] = {}
+        """A prefix that is here is not in `_others`, nor the other way round."""
         self._lengths: dict[int, int] = {}
         """Length of a prefix -> how many of that length there are."""
         self._others: _OtherRanges[T] = _OtherRanges()
@@ -59,7 +65,7 @@ class RangeIndex(Generic[T]):
             return
         self.has_ranges = True
         prefix = _prefix_of(key, end)
-        if prefix is None:
+        if prefix is None or not self._is_looked_up(prefix):
             self._others.add((key, _bound(end)), thing)
             return
         if prefix not in self._by_prefix:
@@ -74,7 +80,7 @@ class RangeIndex(Generic[T]):
                 del self._by_key[key]
             return
         prefix = _prefix_of(key, end)
-        if prefix is None:
+        if prefix is None or prefix not in self._by_prefix:
             self._others.remove((key, _bound(end)), thing)
         elif _take(self._by_prefix, prefix, thing):
             del self._by_prefix[prefix]
@@ -82,6 +88,14 @@ class RangeIndex(Generic[T]):
             if not self._lengths[len(prefix)]:
                 del self._lengths[len(prefix)]
         self.has_ranges = bool(self._by_prefix) or not self._others.is_empty()
+
+    def _is_looked_up(self, prefix: bytes) -> bool:
+        """Whether it belongs to `_by_prefix`."""
+        if not prefix:
+            return True  # Always, because its bounds do not begin with it.
+        if len(prefix) > MAX_PREFIX_BYTES or (prefix, _bound(prefix_end(prefix))) in self._others:
+            return False
+        return len(prefix) in self._lengths or len(self._lengths) < MAX_LENGTHS
 
     def find(self, key: bytes) -> Iterable[T]:
         """All whose range contains the key."""
@@ -126,7 +140,7 @@ def _first(block: _Block) -> _Bounds:
 
 
 class _OtherRanges(Generic[T]):
-    """Ranges that are neither one key nor a prefix."""
+    """Ranges that are neither one key nor a prefix of a length that is looked at."""
 
     __slots__ = ("_blocks", "_things")
 
@@ -137,6 +151,9 @@ class _OtherRanges(Generic[T]):
 
     def is_empty(self) -> bool:
         return not self._things
+
+    def __contains__(self, bounds: _Bounds) -> bool:
+        return bounds in self._things
 
     def add(self, bounds: _Bounds, thing: T) -> None:
         things = self._things.get(bounds)
