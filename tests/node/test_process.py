@@ -6,6 +6,8 @@ import asyncio
 import gc
 import logging
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -229,3 +231,19 @@ def test_tls_files_that_cannot_be_used_are_named(
     config = NodeConfig("paris", 0, Path("unused"), {}, ListenConfig(Address(HOST, 1)), services=("etcd",), tls=tls)
     with pytest.raises(OSError, match=re.escape(said.replace("ABSENT", str(tmp_path / "absent")))):
         process.host_services(config)
+
+
+def test_a_tls_key_that_is_encrypted_is_named_and_nobody_is_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("ENCRYPTED KEY NOT TRIED: install openssl to run this test")
+    options = ("-newkey", "rsa:2048", "-passout", "pass:secret", "-keyout", "key", "-out", "cert", "-subj", "/CN=a")
+    subprocess.run(["openssl", "req", "-x509", *options], cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    tls = TlsConfig(tmp_path / "cert", tmp_path / "key")
+    config = NodeConfig("paris", 0, Path("unused"), {}, ListenConfig(Address(HOST, 1)), services=("etcd",), tls=tls)
+    code = asyncio.run(process.run_on(config, SimulatedDisk(), asyncio.Event()))
+    assert code == EXIT_WRONG_CONFIGURATION
+    (record,) = caplog.records
+    assert f"cannot start: tls.key: {tmp_path / 'key'} is encrypted" in record.getMessage()
+    assert "openssl pkey" in record.getMessage()

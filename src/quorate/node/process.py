@@ -12,7 +12,7 @@ import ssl
 import sys
 import time
 
-from quorate.net.grpc.tls import server_context
+from quorate.net.grpc.tls import EncryptedKey, server_context
 from quorate.node.config import SERVICE_GROUPS, NodeConfig, TlsConfig
 from quorate.node.descriptors import fit_connections
 from quorate.node.environment import Environment
@@ -173,6 +173,11 @@ def _server_tls(tls: TlsConfig) -> ssl.SSLContext:
             raise OSError(f"tls.{name}: {path} cannot be read: {error.strerror}") from error
     try:
         return server_context(tls.cert, tls.key, tls.client_ca)
+    except EncryptedKey as error:
+        raise OSError(
+            f"tls.key: {error}, and nobody is asked for a passphrase: keep the key in the clear where only this "
+            f"node's user can read it (openssl pkey -in {tls.key} -out FILE)"
+        ) from error
     except ssl.SSLError as error:
         raise OSError(f"[tls]: {error.reason or error}; expected are PEM files, and a key that fits cert") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
@@ -14,7 +15,7 @@ import grpc
 import pytest
 
 from quorate.net.grpc.calls import ServerOptions
-from quorate.net.grpc.tls import server_context
+from quorate.net.grpc.tls import EncryptedKey, server_context
 from tests.net.grpc.echo import HOST, LIMIT_S, ServerThread
 
 ECHO = "/test.Echo/Echo"
@@ -160,3 +161,13 @@ def test_a_context_of_files_that_are_missing_or_none_is_an_error(certificates: C
         server_context(tmp_path / "no.pem", certificates.path("server.key"))
     with pytest.raises(OSError):
         server_context(certificates.path("server.pem"), certificates.path("ours.key"))
+
+
+@pytest.mark.parametrize("form", ["pkey", "ec"])
+def test_a_key_that_is_encrypted_is_refused_by_its_name(certificates: Certificates, tmp_path: Path, form: str) -> None:
+    """OpenSSL asked for the passphrase at the terminal, or said "Invalid argument" where there is none."""
+    encrypted = tmp_path / "encrypted.key"
+    command = ["openssl", form, "-in", "server.key", "-aes128", "-passout", "pass:secret", "-out", str(encrypted)]
+    subprocess.run(command, cwd=certificates.folder, check=True, capture_output=True, timeout=LIMIT_S)
+    with pytest.raises(EncryptedKey, match=re.escape(f"{encrypted} is encrypted")):
+        server_context(certificates.path("server.pem"), encrypted)
