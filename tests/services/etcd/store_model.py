@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from quorate.services.etcd import etcd_pb2 as pb
 from quorate.services.etcd.errors import EtcdError
+from quorate.services.etcd.lease_table import LEASE_OVERHEAD_BYTES
 
 Response = (
     pb.RangeResponse
@@ -87,7 +88,7 @@ class Model:
 
     def size_bytes(self) -> int:
         versions = list(self.all_changes(0))
-        return sum(256 + len(kv.key) + len(kv.value) for kv in versions) + 64 * len(self.leases)
+        return sum(256 + len(kv.key) + len(kv.value) for kv in versions) + LEASE_OVERHEAD_BYTES * len(self.leases)
 
     def keys_of(self, lease: int) -> set[bytes]:
         return {kv.key for kv in self.states[-1].values() if kv.lease == lease}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from quorate.services.etcd import commands
 from quorate.services.etcd import etcd_pb2 as pb
 from quorate.services.etcd.encoding import bytes_field, read_two_fields, varint
 from quorate.services.etcd.errors import EtcdError
+from quorate.services.etcd.lease_table import LEASE_OVERHEAD_BYTES
 from quorate.services.etcd.store import Compacted, Store
 from quorate.services.etcd.transactions import is_read_only
 from quorate.services.etcd.versions import Version, encode_key_value
@@ -484,12 +486,25 @@ def test_a_full_store_takes_deletions_and_compactions_and_then_puts_again() -> N
 
 
 def test_a_full_store_grants_no_leases() -> None:
-    store = Store(quota_bytes=500)
-    put(store, b"a", bytes(200))
+    store = Store(quota_bytes=1000)
+    put(store, b"a", bytes(300))
     assert apply(store, commands.grant(1, 10)) is EtcdError.NO_SPACE
     delete(store, b"a")
     compact(store, store.revision)
     apply(store, commands.grant(1, 10))
-    assert store.size_bytes == 64
+    assert store.size_bytes == LEASE_OVERHEAD_BYTES
     apply(store, commands.revoke(1))
     assert store.size_bytes == 0
+
+
+def test_a_lease_counts_for_what_it_takes(store: Store) -> None:
+    """Else a client could fill the memory with leases long before the quota is reached."""
+    grants = [commands.grant(number << 40, 60) for number in range(1, 5001)]
+    tracemalloc.start()
+    try:
+        for command in grants:
+            store.apply([command], 1)
+        taken_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken_bytes <= store.size_bytes <= 2 * taken_bytes

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 MIN_TTL_S: Final = 2
 """etcd with its usual timing of elections grants no less: it raises what is asked for."""
 MAX_TTL_S: Final = 9_000_000_000
-LEASE_OVERHEAD_BYTES: Final = 64
-"""What a lease counts for in the quota, as in etcd."""
+LEASE_OVERHEAD_BYTES: Final = 512
+"""What a lease counts for in the quota: about 400 bytes in the store, and what the door holds beside it."""
 
 
 class Lease:
