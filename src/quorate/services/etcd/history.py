@@ -43,6 +43,11 @@ class History:
         place = bisect_left(chunks, revision, 0, len(chunks) - 1, key=_last_revision)
         return place, bisect_left(chunks[place], revision, key=_mod_revision)
 
+    def count_since(self, revision: int) -> int:
+        """Versions of this revision and later ones."""
+        place, offset = self.place(revision)
+        return sum(map(len, islice(self.chunks, place, None))) - offset
+
     def since(self, revision: int) -> Iterator[Version]:
         """From the first version of this revision on.  The history is not changed meanwhile."""
         place, offset = self.place(revision)

@@ -1,7 +1,7 @@
 """Ranges: what a RangeRequest finds, as etcd 3.4 answers it.
 
 `count` is of all keys of the range at that revision, whatever limit and filters leave of them; `more` says that the
-limit cut something off.  A sort order other than by key leaves keys that are alike in the order of keys.
+limit cut something off.  A page of the past is found from the present and the changes since, where those are few.  A sort order other than by key leaves keys that are alike in the order of keys.
 """
 
 from __future__ import annotations
@@ -102,24 +102,64 @@ def _find(
         version = keyspace.latest(key) if is_present else keyspace.at(key, revision)
         return ([], 0) if version is None else ([version], 1)
     end = end_of(range_end)
+    count = keyspace.live.count(key, end)
     if not is_present:
+        changes = keyspace.history.count_since(revision + 1)
+        known = count + keyspace.tombs.count(key, end)
+        if changes < known:
+            return _find_past(keyspace, request, changes, room)
         if room is not None:
-            room.look_at(keyspace.live.count(key, end) + keyspace.tombs.count(key, end))
-        found = (keyspace.at(known, revision) for known in keyspace.known(key, end))
+            room.look_at(known)
+        found = (keyspace.at(known_key, revision) for known_key in keyspace.known(key, end))
         versions = [version for version in found if version is not None]
         return versions, len(versions)
-    count = keyspace.live.count(key, end)
     if request.count_only:
         return [], count
-    limit = request.limit if request.limit > 0 and _is_plain(request) else count
+    limit = _most_looked_up(request, count)
     if room is not None:
-        room.look_at(min(limit, count))
+        room.look_at(limit)
     if request.sort_order == pb.RangeRequest.DESCEND:
         keys = keyspace.live.take_last(key, end, limit)
         keys.reverse()
     else:
         keys = keyspace.live.take(key, end, limit)
     return _latest(keyspace, keys), count
+
+
+def _most_looked_up(request: pb.RangeRequest, count: int) -> int:
+    """Of so many keys."""
+    return min(request.limit, count) if request.limit > 0 and _is_plain(request) else count
+
+
+def _find_past(
+    keyspace: Keyspace, request: pb.RangeRequest, changes: int, room: AnswerRoom | None
+) -> tuple[list[Version], int]:
+    """As `_find`, of a range at an older revision, with so many changes since: those tell what was otherwise then."""
+    start, end, revision = request.key, end_of(request.range_end), request.revision
+    if room is not None:
+        room.look_at(changes)
+    was_there: dict[bytes, bool] = {}
+    for change in keyspace.history.since(revision + 1):
+        key = change.key
+        # Its first change says it: the put of a first version is of a key that was not there.
+        if key >= start and (end is None or key < end) and key not in was_there:
+            was_there[key] = change.version != 1
+    gone = [key for key, was in was_there.items() if was and keyspace.latest(key) is None]
+    new = {key for key, was in was_there.items() if not was and keyspace.latest(key) is not None}
+    count = keyspace.live.count(start, end) + len(gone) - len(new)
+    if request.count_only:
+        return [], count
+    limit = _most_looked_up(request, count)
+    if room is not None:
+        room.look_at(limit)
+    is_descending = request.sort_order == pb.RangeRequest.DESCEND
+    take = keyspace.live.take_last if is_descending else keyspace.live.take
+    # However many of them are new: as many of the others are among these as are asked for.
+    keys = gone + [key for key in take(start, end, limit + len(new)) if key not in new]
+    keys.sort()
+    keys = keys[max(len(keys) - limit, 0) :] if is_descending else keys[:limit]
+    found = (keyspace.at(key, revision) for key in keys)
+    return [version for version in found if version is not None], count
 
 
 def _latest(keyspace: Keyspace, keys: list[bytes]) -> list[Version]:
