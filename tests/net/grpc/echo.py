@@ -32,6 +32,7 @@ class EchoService:
 
     def methods(self) -> dict[str, Method]:
         unary = {"Echo": self.echo, "Later": self.later, "Metadata": self.metadata, "Fail": self.fail}
+        unary["Large"] = self.large
         streaming: dict[str, Callable[[Call, EchoService], _Stream]] = {
             "Join": _Join,
             "Repeat": _Repeat,
@@ -40,7 +41,7 @@ class EchoService:
             "Heedless": _Heedless,
         }
         methods: dict[str, Method] = {f"/test.Echo/{name}": Unary(handle) for name, handle in unary.items()}
-        methods["/test.Echo/Keep"] = Unary(self.keep, self.cancelled)
+        methods["/test.Echo/Keep"] = Unary(self.keep)
         for name, make in streaming.items():
             methods[f"/test.Echo/{name}"] = Streaming(lambda call, make=make: make(call, self))  # type: ignore[misc]
         return methods
@@ -58,13 +59,25 @@ class EchoService:
         code, _, text = message.decode("utf-8", "replace").partition(" ")
         call.fail(Code(int(code)) if code.isdecimal() and 0 < int(code) <= 16 else Code.INVALID_ARGUMENT, text)
 
+    def large(self, call: Call, message: bytes) -> None:
+        """Answered a turn later, by a million bytes, and no sooner than the client has read others."""
+        asyncio.get_running_loop().call_soon(self._answer_large, call)
+
+    def _answer_large(self, call: Call) -> None:
+        if not call.must_wait(self._answer_large):
+            call.reply(bytes(1_000_000))
+
     def keep(self, call: Call, message: bytes) -> None:
         self.kept.append(call)
         self.told.put(("kept", message))
+        self._look_at(call)
 
-    def cancelled(self, call: Call) -> None:
-        assert call.is_over
-        self.told.put(("cancelled", b""))
+    def _look_at(self, call: Call) -> None:
+        """A unary method is not told of the end of a call; it looks when it wants to know."""
+        if call.is_over:
+            self.told.put(("over", b""))
+        else:
+            asyncio.get_running_loop().call_later(0.01, self._look_at, call)
 
     def wait_for(self, what: str) -> bytes:
         """Skip what was told until this; raises queue.Empty where it does not come."""

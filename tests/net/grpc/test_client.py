@@ -138,7 +138,7 @@ def test_a_deadline_ends_the_call_on_both_sides(build: BuildLoop) -> None:
             error = await failure(both.client, KEEP, b"", timeout_s=0.1)
             assert error.code is Code.DEADLINE_EXCEEDED
             assert not isinstance(error, NotSentError)
-            await both.told("cancelled")
+            await both.told("over")
             assert both.service.kept[0].is_over
 
     run(build, work())
@@ -152,7 +152,7 @@ def test_the_server_enforces_a_deadline_by_itself(build: BuildLoop) -> None:
         async with pair() as both:
             with pytest.raises(GrpcError, match="DEADLINE_EXCEEDED: context deadline exceeded"):
                 await both.client.unary(KEEP, b"", metadata=[("grpc-timeout", "50m")])
-            await both.told("cancelled")
+            await both.told("over")
             stream = both.client.stream(BIDI, metadata=[("grpc-timeout", "50m")])
             stream.send(b"1")
             assert await stream.receive() == b"1"
@@ -172,7 +172,7 @@ def test_a_cancelled_task_cancels_its_call(build: BuildLoop) -> None:
             task = asyncio.ensure_future(both.client.unary(KEEP, b""))
             await both.told("kept")
             task.cancel()
-            await both.told("cancelled")
+            await both.told("over")
             stream = both.client.stream(BIDI)
             stream.send(b"1")
             assert await stream.receive() == b"1"
@@ -244,7 +244,7 @@ def test_a_lost_connection_leaves_the_outcome_open_and_can_be_made_again(build: 
                     await lost
                 assert raised.value.code is Code.UNAVAILABLE
                 assert not isinstance(raised.value, NotSentError)
-            await both.told("cancelled")
+            await both.told("over")
             assert not client.is_connected
             assert isinstance(await failure(client, ECHO, b""), NotSentError)
             await client.connect()

@@ -136,7 +136,7 @@ def test_a_deadline_ends_the_call_on_both_sides(server: ServerThread) -> None:
     with channel(server) as client:
         code, _ = failure(lambda: client.unary_unary(KEEP)(b"", timeout=0.1))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-        server.service.wait_for("cancelled")
+        server.service.wait_for("over")
         call = client.stream_stream("/test.Echo/Bidi")(iter([b"1"]), timeout=LIMIT_S)
         assert next(call) == b"1"
 
@@ -144,7 +144,7 @@ def test_a_deadline_ends_the_call_on_both_sides(server: ServerThread) -> None:
 def test_an_answer_that_comes_after_the_deadline_is_dropped(server: ServerThread) -> None:
     with channel(server) as client:
         failure(lambda: client.unary_unary(KEEP)(b"", timeout=0.1))
-        server.service.wait_for("cancelled")
+        server.service.wait_for("over")
         call = server.service.kept[0]
         server.call(lambda: call.reply(b"too late"))
         server.call(lambda: call.fail(Code.INTERNAL, "too late"))
@@ -156,7 +156,7 @@ def test_cancelling_a_unary_call_tells_the_service(server: ServerThread) -> None
         future = client.unary_unary(KEEP).future(b"")
         server.service.wait_for("kept")
         future.cancel()
-        server.service.wait_for("cancelled")
+        server.service.wait_for("over")
         assert server.service.kept[0].is_over
 
 
@@ -176,7 +176,7 @@ def test_a_client_that_goes_away_ends_its_calls(server: ServerThread) -> None:
     future = client.unary_unary(KEEP).future(b"")
     server.service.wait_for("kept")
     client.close()
-    server.service.wait_for("cancelled")
+    server.service.wait_for("over")
     assert future.code() is grpc.StatusCode.CANCELLED
     assert server.service.kept[0].is_over
 

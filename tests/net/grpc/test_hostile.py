@@ -200,14 +200,14 @@ def test_a_client_whose_machine_is_gone_is_given_up() -> None:
             client.call("Keep", b"1")
             client.write()
             await settle()
-            assert not {"closed", "cancelled"} & set(world.told())
+            assert not {"closed", "over"} & set(world.told())
             world.simulation.network.cut(BAD, SERVER)
             world.simulation.network.cut(SERVER, BAD)
             await asyncio.sleep(server_connection.SILENCE_LIMIT_S - 5)
             assert not world.is_cut_off()
             await asyncio.sleep(20)
             assert world.is_cut_off()
-            assert {"closed", "cancelled"} <= set(world.told())
+            assert {"closed", "over"} <= set(world.told())
 
     world.misbehave(work)
 
@@ -322,6 +322,49 @@ def test_requests_of_a_client_that_takes_no_answers_wait_until_it_does() -> None
             client.consume()
             await until(lambda: client.statuses() == ["0"] * 20)
             assert client.received_bytes == 20 * (len(large) + 5)
+
+    world.misbehave(work)
+
+
+def test_answers_that_are_yet_to_be_made_wait_until_those_before_them_were_taken() -> None:
+    """All requests have reached the service before the first of them is answered."""
+    options = ServerOptions()
+    world = World(options)
+
+    async def work() -> None:
+        async with bad_client() as client:
+            for _ in range(100):
+                client.call("Large", b"")
+            client.write()
+            await settle()
+            assert world.connection._unsent_bytes <= options.max_unread_bytes + 1_000_000
+            client.consume()
+            await until(lambda: client.statuses() == ["0"] * 100)
+            assert client.received_bytes == 100 * 1_000_005
+            assert not world.connection._waiting
+
+    world.misbehave(work)
+
+
+def test_answers_that_wait_are_forgotten_with_their_calls() -> None:
+    world = World()
+
+    async def work() -> None:
+        async with bad_client() as client:
+            calls = [client.call("Large", b"") for _ in range(100)]
+            client.write()
+            await settle()
+            assert world.connection._waiting
+            for stream_id in calls:
+                client.http2.reset(stream_id, ErrorCode.CANCEL)
+            client.write()
+            await settle()
+            assert not world.connection._waiting
+            client.consume()
+            answered = len(client.statuses())
+            client.call("Echo", b"goes on")
+            client.write()
+            await until(lambda: len(client.statuses()) == answered + 1)
 
     world.misbehave(work)
 

@@ -188,4 +188,4 @@ def test_grpc_js_makes_calls_of_every_kind(server: ServerThread, grpc_js: Path) 
         "client stream": "onetwo",
         "many": True,
     }
-    server.service.wait_for("cancelled")
+    server.service.wait_for("over")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from quorate.net.grpc.calls import StreamHandler
+from quorate.net.grpc.calls import Call, StreamHandler
 from quorate.net.grpc.status import Code
 
 M = TypeVar("M", bound=Message)
@@ -57,6 +57,9 @@ class RecordedCall:
 
     def unsent_bytes(self) -> int:
         return self.unsent
+
+    def must_wait(self, resume: Callable[[Call], None]) -> bool:
+        return False
 
     def read_all(self) -> None:
         """The client has read what was sent; it does not read on where `reads` is False."""

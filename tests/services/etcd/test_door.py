@@ -138,6 +138,18 @@ def test_a_key_longer_than_the_short_way_of_a_read(one: Doors) -> None:
         assert (found.kvs[0].key, found.kvs[0].value) == (key, b"%d" % size_bytes)
 
 
+@pytest.mark.parametrize("serializable", [True, False])
+def test_a_range_that_is_read_in_pieces(serializable: bool) -> None:
+    with serving() as doors:
+        for start in range(0, 2000, 100):
+            txn = pb.TxnRequest(success=[put(b"k%04d" % number) for number in range(start, start + 100)])
+            doors.ask(TXN, txn, pb.TxnResponse)
+        request = pb.RangeRequest(key=b"k", range_end=b"l", serializable=serializable)
+        found = doors.ask(RANGE, request, pb.RangeResponse)
+        assert [kv.key for kv in found.kvs] == [b"k%04d" % number for number in range(2000)]
+        assert (found.count, found.header.revision) == (2000, 21)
+
+
 def test_only_reads_that_ask_for_less_do_without_a_barrier(doors: Doors) -> None:
     doors.pull(doors.cluster.hold)
     doors.ask(RANGE, pb.RangeRequest(key=b"k", serializable=True), pb.RangeResponse)

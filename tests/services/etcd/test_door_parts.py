@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate.consensus.replica import Leadership, RandomSource, Role
+from quorate.net.grpc.calls import Call
 from quorate.net.grpc.status import Code
+from quorate.services.etcd import commands, reading_in_pieces
 from quorate.services.etcd import etcd_pb2 as pb
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.header import HeaderWriter, cluster_number, member_number
 from quorate.services.etcd.members import Members
 from quorate.services.etcd.proposing import Proposal
+from quorate.services.etcd.reading_in_pieces import PIECE_KEYS
 from quorate.services.etcd.reads import ANSWER_BYTES, MAX_WAITING_BYTES, Reads
 from quorate.services.etcd.results import Result
+from quorate.services.etcd.store import Store
 from quorate.services.etcd.submissions import MAX_HELD_BYTES, Submissions
 from quorate.services.interface import DoorConfig, Refused
 
@@ -36,6 +41,9 @@ class Client:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.is_over = False
+        self.reads = True
+        """False: it has much to read before the next answer."""
+        self.resume: Callable[[Call], None] | None = None
 
     def reply(self, message: bytes) -> None:
         if not self.is_over:
@@ -55,6 +63,12 @@ class Client:
 
     def unsent_bytes(self) -> int:
         return 0
+
+    def must_wait(self, resume: Callable[[Call], None]) -> bool:
+        if self.reads:
+            return False
+        self.resume = resume
+        return True
 
 
 class Expiry(Proposal):
@@ -112,6 +126,17 @@ class Stage:
         # Field 15, which no message has.
         body = b"\x7a" + _varint(answer_bytes) + bytes(answer_bytes) if answer_bytes else b""
         self.reads.add(client, b"key", lambda _: Result(7, body), size_bytes)
+        return client
+
+    def read_range(self, keys: int, serializable: bool = False) -> Client:
+        """A range of so many keys."""
+        store = Store()
+        store.apply(
+            [commands.PUT + pb.PutRequest(key=b"k%d" % number).SerializeToString() for number in range(keys)], 1
+        )
+        client, request = Client(), pb.RangeRequest(key=b"k", range_end=b"l")
+        add = self.reads.add_serializable if serializable else self.reads.add
+        add(client, request, partial(reading_in_pieces.read, store), 1)
         return client
 
     def apply(self, *submissions: int, revision: int = 9) -> None:
@@ -435,6 +460,135 @@ def test_what_waits_to_be_read_is_bounded() -> None:
     stage.turn()
     stage.barriers[0](True)
     assert stage.read(size_bytes=large).told == []
+
+
+def test_reads_of_a_client_that_does_not_read_wait_until_it_does() -> None:
+    stage = Stage()
+    slow, other = stage.read(), stage.read()
+    slow.reads = False
+    stage.turn()
+    stage.barriers[0](True)
+    assert (slow.told, other.told) == ([], ["revision 7"])
+    stage.tick(50)
+    stage.turn()
+    assert slow.told == []
+    assert slow.resume is not None
+    slow.reads = True
+    slow.resume(slow)
+    stage.turn()
+    assert slow.told == ["revision 7"]
+    assert stage.reads.outstanding() == 0
+
+
+def test_a_read_waits_only_so_long_for_its_client_to_read() -> None:
+    stage = Stage()
+    slow, gone = stage.read(), stage.read()
+    slow.reads = gone.reads = False
+    stage.turn()
+    stage.barriers[0](True)
+    stage.tick(TIMEOUT_MS - 1)
+    assert slow.told == []
+    gone.is_over = True
+    stage.tick(1)
+    assert slow.told == ["etcdserver: request timed out"]
+    assert stage.reads.outstanding() == 0
+    assert stage.reads._waiting_bytes == 0
+
+
+def test_what_waits_for_clients_to_read_is_bounded() -> None:
+    stage = Stage()
+    large = MAX_WAITING_BYTES // 4
+    clients = [stage.read(size_bytes=large) for _ in range(5)]
+    for client in clients:
+        client.reads = False
+    stage.turn()
+    stage.barriers[0](True)
+    assert stage.read().told == [EtcdError.TOO_MANY_REQUESTS.message]
+
+
+# --- large reads ------------------------------------------------------------------------------
+
+
+def test_a_large_range_is_read_in_several_turns_and_others_are_answered_meanwhile() -> None:
+    stage = Stage()
+    large = stage.read_range(3 * PIECE_KEYS)
+    stage.turn()
+    stage.barriers[0](True)
+    turns = 0
+    while not large.told:
+        assert stage.turns, "the next piece is due"
+        small = stage.read()
+        stage.turn()
+        turns += 1
+        stage.barriers[turns](True)
+        assert small.told == ["revision 7"]
+    assert turns == 3
+    assert stage.reads.outstanding() == 0
+    assert stage.reads._waiting_bytes == 0
+
+
+def test_a_large_range_that_needs_no_barrier_is_read_in_several_turns() -> None:
+    stage = Stage()
+    large = stage.read_range(3 * PIECE_KEYS, serializable=True)
+    turns = 0
+    while not large.told:
+        stage.turn()
+        turns += 1
+    assert turns == 3
+    assert not stage.barriers
+
+
+def test_of_many_large_ranges_one_is_half_done() -> None:
+    """What has been read of a range is memory; the others have cost nothing yet."""
+    stage = Stage()
+    clients = [stage.read_range(2 * PIECE_KEYS, serializable=True) for _ in range(3)]
+    told = []
+    while stage.turns:
+        stage.turn()
+        told.append([bool(client.told) for client in clients].count(True))
+    assert told == [0, 1, 1, 2, 2, 3]
+
+
+def test_a_large_range_whose_client_does_not_read_is_not_begun() -> None:
+    stage = Stage()
+    slow, other = (stage.read_range(PIECE_KEYS, serializable=True) for _ in range(2))
+    slow.reads = False
+    stage.turn()
+    stage.turn()
+    assert (slow.told, bool(other.told)) == ([], True)
+    slow.reads = True
+    assert slow.resume is not None
+    slow.resume(slow)
+    while stage.turns:
+        stage.turn()
+    assert slow.told
+
+
+def test_a_large_range_whose_client_is_gone_is_given_up() -> None:
+    stage = Stage()
+    gone, late = stage.read_range(5 * PIECE_KEYS), stage.read_range(5 * PIECE_KEYS)
+    stage.turn()
+    stage.barriers[0](True)
+    stage.turn()
+    gone.is_over = True
+    stage.turn()
+    stage.tick(TIMEOUT_MS)
+    assert late.told == ["etcdserver: request timed out"]
+    stage.turn()
+    assert not stage.turns
+    assert stage.reads.outstanding() == 0
+    assert stage.reads._waiting_bytes == 0
+
+
+def test_a_node_that_stops_says_so_to_all_that_are_yet_to_be_answered() -> None:
+    stage = Stage()
+    unread, large = stage.read(), stage.read_range(5 * PIECE_KEYS)
+    unread.reads = False
+    stage.turn()
+    stage.barriers[0](True)
+    stage.turn()
+    stage.reads.stop()
+    assert (unread.told, large.told) == ([EtcdError.STOPPED.message],) * 2
 
 
 def test_a_node_that_stops_says_so() -> None:

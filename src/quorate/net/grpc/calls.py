@@ -56,6 +56,13 @@ class Call(Protocol):
         """What was sent and waits: for the client's window of HTTP/2, or because its socket is full."""
         ...
 
+    def must_wait(self, resume: Callable[[Call], None]) -> bool:
+        """Of a unary call that is answered later: whether more than `max_unread_bytes` are unsent on its connection.
+
+        If so, `resume(call)` is called once the client has read: ask again then.  It is not if the call ends before.
+        """
+        ...
+
 
 class StreamHandler(Protocol):
     """What a call with a streamed request wants to hear."""
@@ -82,8 +89,6 @@ class Unary:
     """`handle(call, message)`: it answers with `Call.reply` or `Call.fail`, now or later."""
 
     handle: Callable[[Call, bytes], None]
-    on_cancelled: Callable[[Call], None] | None = None
-    """Told where the client gave up, or its deadline passed, before the answer."""
 
 
 @dataclass(frozen=True, slots=True)

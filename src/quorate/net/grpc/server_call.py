@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from quorate.net.grpc.calls import StreamHandler
+from quorate.net.grpc.calls import Call, StreamHandler
 from quorate.net.grpc.framing import MessageDecoder
 from quorate.net.grpc.request import RequestHead
 from quorate.net.grpc.status import Code
@@ -91,3 +91,6 @@ class ServerCall:
 
     def unsent_bytes(self) -> int:
         return 0 if self.connection is None else self.connection.unsent_bytes(self)
+
+    def must_wait(self, resume: Callable[[Call], None]) -> bool:
+        return self.connection is not None and self.connection.must_wait(self, resume)

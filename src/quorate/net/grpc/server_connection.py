@@ -9,7 +9,7 @@ What a client can make the server hold is bounded on every side:
   are.  It is still read, so that its pings and cancellations are heard.
 - Messages of which only a part has come: beyond `MAX_PARTIAL_BYTES` the call that adds one more part is ended.
 - Unary answers that the client has asked for and does not take: beyond `max_unread_bytes` further requests wait, or are
-  refused where they are streams.
+  refused where they are streams, and services let answers wait that they have yet to make (`Call.must_wait`).
 - Streamed answers: a service pauses at `low_water_bytes` of each call (`Call.unsent_bytes`).  Where it does not, and
   what it sent in excess comes to `max_unread_bytes`, the client is cut off.
 - A socket that takes nothing is not read either, and a client of which nothing is heard is cut off (`look_after`).
@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Final, cast
 
-from quorate.net.grpc.calls import Streaming, Unary
+from quorate.net.grpc.calls import Call, Streaming, Unary
 from quorate.net.grpc.framing import PREFIX_BYTES, MessageDecoder, encode_message
 from quorate.net.grpc.request import (
     OK_TRAILERS,
@@ -97,6 +98,7 @@ class ServerConnection(asyncio.Protocol):
         "_starved",
         "_transport",
         "_unsent_bytes",
+        "_waiting",
         "_withheld",
         "is_scheduled",
         "peer",
@@ -129,6 +131,8 @@ class ServerConnection(asyncio.Protocol):
         """(stream, bytes) of data whose credit the client gets when it holds less."""
         self._deferred: dict[ServerCall, None] = {}
         """Whole unary requests of a client that should read first."""
+        self._waiting: dict[ServerCall, Callable[[Call], None]] = {}
+        """Dispatched ones, whose answers wait for the same -> what to call then."""
         self._sending: dict[ServerCall, None] = {}
         """Calls to look at when the output was written: they have streamed something, or hold back."""
         self._starved: dict[ServerCall, None] = {}
@@ -387,6 +391,12 @@ class ServerConnection(asyncio.Protocol):
                 self._sending[call] = None
         return unsent_bytes
 
+    def must_wait(self, call: ServerCall, resume: Callable[[Call], None]) -> bool:
+        if self._unsent_bytes <= self._server.options.max_unread_bytes:
+            return False
+        self._waiting[call] = resume
+        return True
+
     def expire(self, call: ServerCall) -> None:
         """Its deadline has passed."""
         block = (trailers if call.responding else only_trailers)(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
@@ -397,9 +407,6 @@ class ServerConnection(asyncio.Protocol):
     def _cancel(self, call: ServerCall) -> None:
         """It ends without the service's doing."""
         self._end(call)
-        method = call.head.method
-        if call.is_dispatched and type(method) is Unary and method.on_cancelled is not None:
-            method.on_cancelled(call)
 
     def _end(self, call: ServerCall) -> None:
         """The call is over: nothing of it is kept."""
@@ -410,7 +417,10 @@ class ServerConnection(asyncio.Protocol):
         self._held_bytes -= call.held_bytes
         if call.decoder is not None:
             self._partial_bytes -= call.decoder.buffered_bytes
-        if not call.is_dispatched:
+        if call.is_dispatched:
+            if self._waiting:
+                self._waiting.pop(call, None)
+        else:
             self._deferred.pop(call, None)
             self._sending.pop(call, None)
             self._starved.pop(call, None)
@@ -494,6 +504,10 @@ class ServerConnection(asyncio.Protocol):
             call.message = None
             call.is_dispatched = True
             method.handle(call, message)
+        if self._waiting and self._unsent_bytes <= self._server.options.max_unread_bytes:
+            waiting, self._waiting = self._waiting, {}
+            for call, resume in waiting.items():
+                resume(call)
 
     def _settle_call(self, call: ServerCall) -> None:
         if call.is_over:

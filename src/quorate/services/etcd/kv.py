@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quorate.net.grpc.calls import Call
-from quorate.services.etcd import checks, commands
+from quorate.services.etcd import checks, commands, reading_in_pieces
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.etcd_pb2 import (
     CompactionRequest,
@@ -15,8 +15,10 @@ from quorate.services.etcd.etcd_pb2 import (
     TxnRequest,
 )
 from quorate.services.etcd.proposing import Proposer
+from quorate.services.etcd.reading_in_pieces import RangeInPieces
 from quorate.services.etcd.reads import Reads
 from quorate.services.etcd.requests import UnaryHandler, decode
+from quorate.services.etcd.results import Result
 from quorate.services.etcd.store import Store
 from quorate.services.etcd.transactions import is_read_only
 
@@ -64,10 +66,11 @@ class KeyCalls:
         request = decode(RangeRequest, call, message)
         if request is None or not _passes(call, checks.check_range(request)):
             return
-        if request.serializable:
-            self._reads.answer(call, self._store.range(request))
-        else:
-            self._reads.add(call, request, self._store.range, size_bytes)
+        add = self._reads.add_serializable if request.serializable else self._reads.add
+        add(call, request, self._read, size_bytes)
+
+    def _read(self, request: RangeRequest) -> Result | RangeInPieces:
+        return reading_in_pieces.read(self._store, request)
 
     def txn(self, call: Call, message: bytes) -> None:
         request = decode(TxnRequest, call, message)
@@ -75,10 +78,9 @@ class KeyCalls:
             return
         if not is_read_only(request):
             self._proposer.propose(commands.TXN + message, call)
-        elif checks.is_serializable(request):
-            self._reads.answer(call, self._store.txn(request))
         else:
-            self._reads.add(call, request, self._store.txn, len(message))
+            add = self._reads.add_serializable if checks.is_serializable(request) else self._reads.add
+            add(call, request, self._store.txn, len(message))
 
 
 def _passes(call: Call, error: EtcdError | None) -> bool:
