@@ -253,41 +253,41 @@ class Watching:
                     continue  # What was sent to another has ended its call.
                 if watch.start > events[0][0]:
                     self._tell_later_part(watch, shared, events, cursor)
+                elif not self._has_room(watch.stream):
+                    self._wait(watch, cursor)
                 elif watch.may_split:
-                    self._send_split(watch, shared, encoded, cursor)
+                    self._send_split(watch, shared, encoded)
                 else:
-                    self._send(watch, response + watch.id_field, cursor)
+                    self._send(watch, response + watch.id_field)
 
     def _tell_later_part(self, watch: Watch, shared: bytes, events: list[tuple[int, bytes]], cursor: int) -> None:
         """To a watch that starts in the future."""
         encoded = [event for revision, event in events if revision >= watch.start]
-        if encoded:
-            self._send_split(watch, shared, encoded, cursor)
-
-    def _send_split(self, watch: Watch, header: bytes, events: list[bytes], cursor: int) -> None:
-        """All or nothing: a client whose watch starts anew after a fragment would see it twice."""
-        head = header + watch.id_field
-        if not watch.may_split:
-            self._send(watch, b"".join((head, *events)), cursor)
+        if not encoded:
             return
-        first, *more = responses.fragments(head, events, self._max_response_bytes)
-        if self._send(watch, first, cursor):
-            for fragment in more:
-                watch.stream.room -= len(fragment)
-                watch.stream.call.send(fragment)
+        if not self._has_room(watch.stream):
+            self._wait(watch, cursor)
+        elif watch.may_split:
+            self._send_split(watch, shared, encoded)
+        else:
+            self._send(watch, b"".join((shared, watch.id_field, *encoded)))
 
-    def _send(self, watch: Watch, response: bytes, cursor: int) -> bool:
-        stream = watch.stream
+    def _has_room(self, stream: WatchStream) -> bool:
+        """Asked before a response is made: what cannot be sent is not copied for each watch."""
         if stream.turn != self._turn:
             stream.turn = self._turn
             stream.room = TURN_BYTES if stream.call.unsent_bytes() <= LOW_WATER_BYTES else 0
-        if stream.room <= 0:
-            self._wait(watch, cursor)
-            return False
-        stream.room -= len(response)
+        return stream.room > 0
+
+    def _send_split(self, watch: Watch, header: bytes, events: list[bytes]) -> None:
+        """All or nothing: a client whose watch starts anew after a fragment would see it twice."""
+        for fragment in responses.fragments(header + watch.id_field, events, self._max_response_bytes):
+            self._send(watch, fragment)
+
+    def _send(self, watch: Watch, response: bytes) -> None:
         watch.was_told = True
-        stream.call.send(response)
-        return True
+        watch.stream.room -= len(response)
+        watch.stream.call.send(response)
 
     # --- catching up ---
 
