@@ -420,3 +420,13 @@ def test_a_node_that_stops_answers_what_waits() -> None:
             next(watching)
         assert said(end.value) == words(EtcdError.STOPPED)
         requests.put(None)
+
+
+def test_a_node_that_stops_refuses_what_waits_for_a_congested_group() -> None:
+    with serving() as doors:
+        doors.pull(doors.cluster.congest, 0, True)
+        doors.ask(PUT, pb.PutRequest(key=b"k"), pb.PutResponse)
+        waiting = doors.begin(PUT, pb.PutRequest(key=b"k"), pb.PutResponse)
+        doors.wait_for(lambda cluster: cluster.nodes[0].door.summary()["outstanding"] == 1, "it waits")
+        doors.run(doors.cluster.stop())
+        assert _failure(waiting) == words(EtcdError.STOPPED)

@@ -24,7 +24,7 @@ from quorate.services.etcd.reading_in_pieces import PIECE_KEYS
 from quorate.services.etcd.reads import ANSWER_BYTES, MAX_WAITING_BYTES, Reads
 from quorate.services.etcd.results import Result
 from quorate.services.etcd.store import Store
-from quorate.services.etcd.submissions import MAX_HELD_BYTES, Submissions
+from quorate.services.etcd.submissions import MAX_HELD_BYTES, PIECE_BYTES, Submissions
 from quorate.services.interface import DoorConfig, Refused
 
 TIMEOUT_MS = 5_000
@@ -89,16 +89,18 @@ class Stage:
 
     node_id = 0
 
-    def __init__(self) -> None:
+    def __init__(self, max_command_bytes: int = 100) -> None:
         self.random: RandomSource = random.Random(1)
         self.leadership = Leadership(Role.LEADER, 0, 1, True)
         self.is_congested = False
+        self.congested_above_bytes: int | None = None
+        """Of what was submitted."""
         self.time_ms = 1_000
         self.submitted: list[tuple[Sequence[bytes], Sequence[Any]]] = []
         self.barriers: list[Callable[[bool], None]] = []
         self.turns = 0
         header = HeaderWriter(1, 2)
-        self.submissions = Submissions(self, header, 100, TIMEOUT_MS, self._schedule)
+        self.submissions = Submissions(self, header, max_command_bytes, TIMEOUT_MS, self._schedule)
         self.reads = Reads(self, header, TIMEOUT_MS, self._schedule)
 
     def _schedule(self) -> None:
@@ -110,6 +112,11 @@ class Stage:
         if turns:
             self.submissions.submit()
             self.reads.submit()
+
+    def relieve(self) -> None:
+        self.is_congested = False
+        self.submissions.relieved()
+        self.turn()
 
     def tick(self, after_ms: int) -> None:
         self.time_ms += after_ms
@@ -148,6 +155,9 @@ class Stage:
 
     def submit(self, commands: Sequence[bytes], waiters: Sequence[Any]) -> None:
         self.submitted.append((list(commands), list(waiters)))
+        if self.congested_above_bytes is not None:
+            submitted_bytes = sum(len(command) for batch, _ in self.submitted for command in batch)
+            self.is_congested = submitted_bytes > self.congested_above_bytes
 
     def barrier(self, done: Callable[[bool], None]) -> None:
         self.barriers.append(done)
@@ -328,25 +338,84 @@ def test_while_the_group_is_congested_commands_wait_here() -> None:
 
 
 def test_what_waits_while_the_group_is_congested_is_bounded() -> None:
-    stage = Stage()
+    stage = Stage(max_command_bytes=1 << 20)
     stage.is_congested = True
     stage.propose()
     stage.turn()
     waiting = 0
-    while not (client := stage.propose(bytes(100))).told:
+    while not (client := stage.propose(bytes(1 << 20))).told:
         waiting += 1
+        stage.turn()
     assert client.told == [EtcdError.TOO_MANY_REQUESTS.message]
-    assert waiting * 100 < MAX_HELD_BYTES
-    stage.is_congested = False
-    stage.submissions.relieved()
-    stage.turn()
-    assert len(stage.submitted[1][0]) == waiting
+    assert waiting == MAX_HELD_BYTES >> 20
+    stage.relieve()
+    assert sum(len(commands) for commands, _ in stage.submitted[1:]) == waiting
     # The next time there is as much room.
     stage.is_congested = True
     stage.propose()
     stage.turn()
-    assert all(stage.propose(bytes(100)).told == [] for _ in range(waiting))
-    assert stage.propose(bytes(100)).told == [EtcdError.TOO_MANY_REQUESTS.message]
+    for _ in range(waiting):
+        assert stage.propose(bytes(1 << 20)).told == []
+        stage.turn()
+    assert stage.propose(bytes(1 << 20)).told == [EtcdError.TOO_MANY_REQUESTS.message]
+
+
+def test_a_turn_of_many_bytes_is_handed_over_in_pieces_until_the_group_is_congested() -> None:
+    stage = Stage(max_command_bytes=1 << 20)
+    stage.congested_above_bytes = 5 * PIECE_BYTES
+    clients = [stage.propose(bytes(PIECE_BYTES // 2)) for _ in range(100)]
+    stage.turn()
+    assert [len(commands) for commands, _ in stage.submitted] == [2] * 6
+    while stage.submissions.outstanding():
+        stage.apply(*range(len(stage.submitted)))
+        stage.submitted.clear()
+        stage.relieve()
+        assert len(stage.submitted) <= 6
+    assert [client.told for client in clients] == [["revision 9"]] * 100
+
+
+def test_what_comes_while_others_are_held_goes_behind_them() -> None:
+    stage = Stage()
+    stage.is_congested = True
+    stage.propose(b"1")
+    stage.turn()
+    stage.propose(b"2")
+    stage.turn()
+    stage.is_congested = False
+    stage.submissions.relieved()
+    stage.propose(b"3")
+    stage.turn()
+    assert [commands for commands, _ in stage.submitted] == [[b"1"], [b"2"], [b"3"]]
+
+
+def test_commands_that_are_held_when_the_node_stops_are_surely_not_done() -> None:
+    stage = Stage()
+    stage.is_congested = True
+    under_way = stage.propose()
+    stage.turn()
+    held, expiry = stage.propose(), Expiry()
+    stage.submissions.propose(b"e", expiry)
+    stage.turn()
+    new = stage.propose()
+    stage.submissions.stop()
+    late = stage.propose()
+    stage.relieve()
+    assert len(stage.submitted) == 1
+    assert (held.told, new.told, late.told) == ([EtcdError.STOPPED.message],) * 3
+    assert (under_way.told, expiry.outcomes) == ([], [EtcdError.STOPPED])
+
+
+def test_each_turn_under_way_times_out_at_its_time() -> None:
+    stage = Stage()
+    early = stage.propose()
+    stage.turn()
+    stage.tick(1_000)
+    late = stage.propose()
+    stage.turn()
+    stage.tick(TIMEOUT_MS - 1_000)
+    assert (early.told, late.told) == (["etcdserver: request timed out"], [])
+    stage.tick(1_000)
+    assert late.told == ["etcdserver: request timed out"]
 
 
 def test_what_waits_for_a_congested_group_times_out() -> None:
@@ -354,9 +423,13 @@ def test_what_waits_for_a_congested_group_times_out() -> None:
     stage.is_congested = True
     stage.propose()
     stage.turn()
-    held = stage.propose()
+    held, expiry = stage.propose(), Expiry()
+    stage.submissions.propose(b"e", expiry)
+    stage.turn()
     stage.tick(TIMEOUT_MS)
     assert held.told == ["etcdserver: request timed out"]
+    stage.relieve()
+    assert stage.submitted[1:] == [([b"e"], [expiry])]
 
 
 # --- reads ------------------------------------------------------------------------------------

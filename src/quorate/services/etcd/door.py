@@ -109,6 +109,7 @@ class EtcdDoor:
     async def stop(self) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self._submissions.stop()
         self._reads.stop()
         self._leaders.stop()
         await self._server.stop()

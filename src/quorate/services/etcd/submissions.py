@@ -8,8 +8,9 @@ Every command is answered once: with its result, or with the reason why there is
   etcd takes them for "not done": `clientv3` repeats no write that has reached a server.
 - Timed out: it may have been done, or may yet be.
 
-While the group is congested commands wait here, and beyond MAX_HELD_BYTES they are refused with etcd's own word for a
-cluster that cannot keep up, TOO_MANY_REQUESTS.
+The group is given a piece of about PIECE_BYTES at a time.  Once it is congested the rest waits here, and beyond
+MAX_HELD_BYTES commands are refused with etcd's own word for a cluster that cannot keep up, TOO_MANY_REQUESTS.  Clients
+that send requests as large as they are on the wire do not come to that: the gRPC server stops reading from them before.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from quorate.services.etcd.proposing import Proposal, Waiter
 from quorate.services.etcd.results import Result
 from quorate.services.interface import Group, Refused
 
-MAX_HELD_BYTES: Final = 8 << 20
-"""Commands that wait while the group is congested; it holds as many bytes itself."""
+PIECE_BYTES: Final = 1 << 20
+"""As much as the group puts into one entry: larger ones would stop the loop, also of followers, for too long."""
+MAX_HELD_BYTES: Final = 128 << 20
+"""Commands that wait while the group is congested; it holds 8 MiB itself."""
 COMMAND_OVERHEAD_BYTES: Final = 1 << 10
 """Charged for each held command beside its bytes: its call and its stream."""
+_NEVER_MS: Final = 1 << 62
 
 
 class _Submitted:
@@ -41,6 +45,28 @@ class _Submitted:
         self.left = len(waiters)
         """How many of the last of them are still to come back; the group answers in the order of submission."""
         self.deadline_ms = deadline_ms
+
+
+class _Held:
+    """A piece that waits for the group."""
+
+    __slots__ = ("commands", "deadline_ms", "size_bytes", "waiters")
+
+    def __init__(self, commands: Sequence[bytes], waiters: Sequence[Waiter], deadline_ms: int) -> None:
+        self.commands = commands
+        self.waiters = waiters
+        self.deadline_ms = deadline_ms
+        self.size_bytes = _size(commands)
+
+    def drop_over(self) -> int:
+        """Forget commands whose clients were answered or have given up: they are not done.  How many bytes they had."""
+        before_bytes = self.size_bytes
+        pairs = zip(self.commands, self.waiters, strict=True)
+        wanted = [(command, waiter) for command, waiter in pairs if isinstance(waiter, Proposal) or not waiter.is_over]
+        self.commands = [command for command, _ in wanted]
+        self.waiters = [waiter for _, waiter in wanted]
+        self.size_bytes = _size(self.commands)
+        return before_bytes - self.size_bytes
 
 
 class Submissions:
@@ -63,53 +89,84 @@ class Submissions:
         self._commands: list[bytes] = []
         self._waiters: list[Waiter] = []
         """One for each of `_commands`."""
+        self._new_bytes = 0
+        """Of `_commands`."""
+        self._held: deque[_Held] = deque()
         self._under_way: deque[_Submitted] = deque()
         self._congested = False
         self._held_bytes = 0
-        self._held_since_ms = 0
+        self._has_stopped = False
         self._leadership = group.leadership
         self.count = 0
         """Commands taken so far."""
 
     def propose(self, command: bytes, waiter: Waiter) -> None:
-        if len(command) > self._max_command_bytes:
+        size_bytes = len(command)
+        if size_bytes > self._max_command_bytes:
             _fail(waiter, EtcdError.REQUEST_TOO_LARGE)
             return
-        if self._congested:
-            if self._held_bytes > MAX_HELD_BYTES:
-                _fail(waiter, EtcdError.TOO_MANY_REQUESTS)
-                return
-            self._hold(len(command))
-        elif not self._commands:
+        if self._new_bytes + self._held_bytes > MAX_HELD_BYTES:
+            _fail(waiter, EtcdError.TOO_MANY_REQUESTS)
+            return
+        if self._has_stopped:
+            _fail(waiter, EtcdError.STOPPED)
+            return
+        if not self._commands:
             self._schedule()
         self.count += 1
+        self._new_bytes += size_bytes
         self._commands.append(command)
         self._waiters.append(waiter)
 
-    def _hold(self, size_bytes: int) -> None:
-        if not self._commands:
-            self._held_since_ms = self._group.now_ms()
-        self._held_bytes += size_bytes + COMMAND_OVERHEAD_BYTES
-
     def submit(self) -> None:
-        """At the end of a turn: all that came in it."""
-        if not self._commands or self._congested:
-            return
-        commands, self._commands = self._commands, []
-        waiters, self._waiters = self._waiters, []
-        self._under_way.append(_Submitted(waiters, self._group.now_ms() + self._timeout_ms))
+        """At the end of a turn: what came in it, and what was held, as far as the group takes it."""
+        if self._commands:
+            commands, self._commands = self._commands, []
+            waiters, self._waiters = self._waiters, []
+            new_bytes, self._new_bytes = self._new_bytes, 0
+            deadline_ms = self._group.now_ms() + self._timeout_ms
+            if new_bytes <= PIECE_BYTES and not self._held and not self._congested:
+                self._hand_over(commands, waiters, deadline_ms)
+                return
+            self._hold(commands, waiters, deadline_ms)
+        while self._held and not self._congested:
+            held = self._held.popleft()
+            self._held_bytes -= held.size_bytes
+            held.drop_over()
+            if held.commands:
+                self._hand_over(held.commands, held.waiters, held.deadline_ms)
+
+    def _hand_over(self, commands: Sequence[bytes], waiters: Sequence[Waiter], deadline_ms: int) -> None:
+        self._under_way.append(_Submitted(waiters, deadline_ms))
         self._group.submit(commands, waiters)
         self._congested = self._group.congested()
 
+    def _hold(self, commands: Sequence[bytes], waiters: Sequence[Waiter], deadline_ms: int) -> None:
+        """Cut it into pieces."""
+        start = size_bytes = 0
+        for end, command in enumerate(commands, 1):
+            size_bytes += len(command)
+            if size_bytes >= PIECE_BYTES or end == len(commands):
+                held = _Held(commands[start:end], waiters[start:end], deadline_ms)
+                self._held.append(held)
+                self._held_bytes += held.size_bytes
+                start, size_bytes = end, 0
+
     def relieved(self) -> None:
-        """The group takes commands again.  Whose client has given up meanwhile is not done."""
+        """The group takes commands again."""
         self._congested = False
-        self._held_bytes = 0
-        held = zip(self._commands, self._waiters, strict=True)
-        wanted = [(command, waiter) for command, waiter in held if isinstance(waiter, Proposal) or not waiter.is_over]
-        self._commands = [command for command, _ in wanted]
-        self._waiters = [waiter for _, waiter in wanted]
-        self._schedule()
+        if self._held:
+            self._schedule()
+
+    def stop(self) -> None:
+        """The node stops: the group was not given these, and gets no more."""
+        self._has_stopped = True
+        waiters = [waiter for held in self._held for waiter in held.waiters] + self._waiters
+        self._held.clear()
+        self._commands, self._waiters = [], []
+        self._new_bytes = self._held_bytes = 0
+        for waiter in waiters:
+            _fail(waiter, EtcdError.STOPPED)
 
     # --- answers -------------------------------------------------------------------------------
 
@@ -162,16 +219,22 @@ class Submissions:
     def tick(self, now_ms: int) -> None:
         """Calls that have waited too long are told so; a `Proposal` waits for its outcome."""
         for submitted in self._under_way:
-            if submitted.deadline_ms > now_ms:
-                break
-            submitted.deadline_ms += self._timeout_ms
-            _time_out(submitted.waiters[-submitted.left :])
-        if self._congested and self._commands and now_ms >= self._held_since_ms + self._timeout_ms:
-            self._held_since_ms = now_ms
-            _time_out(self._waiters)
+            if submitted.deadline_ms <= now_ms:
+                submitted.deadline_ms = _NEVER_MS
+                _time_out(submitted.waiters[-submitted.left :])
+        for held in self._held:
+            if held.deadline_ms <= now_ms:
+                held.deadline_ms = _NEVER_MS
+                _time_out(held.waiters)
+                self._held_bytes -= held.drop_over()
 
     def outstanding(self) -> int:
-        return len(self._commands) + sum(submitted.left for submitted in self._under_way)
+        held = sum(len(held.waiters) for held in self._held)
+        return len(self._commands) + held + sum(submitted.left for submitted in self._under_way)
+
+
+def _size(commands: Sequence[bytes]) -> int:
+    return sum(map(len, commands)) + COMMAND_OVERHEAD_BYTES * len(commands)
 
 
 def _time_out(waiters: Sequence[Waiter]) -> None:
