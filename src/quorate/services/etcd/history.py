@@ -37,6 +37,18 @@ class History:
         last.append(version)
         self.count += 1
 
+    def extend(self, versions: list[Version]) -> None:
+        start = 0
+        while start < len(versions):
+            room = _MAX_CHUNK - len(self._last)
+            if room <= 0:
+                self._last = []
+                self.chunks.append(self._last)
+                continue
+            self._last += versions[start : start + room]
+            start += room
+        self.count += len(versions)
+
     def place(self, revision: int) -> tuple[int, int]:
         """(chunk, index in it) of the first version of this revision or a later one."""
         chunks = self.chunks

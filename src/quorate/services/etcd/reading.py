@@ -1,7 +1,8 @@
 """Ranges: what a RangeRequest finds, as etcd 3.4 answers it.
 
 `count` is of all keys of the range at that revision, whatever limit and filters leave of them; `more` says that the
-limit cut something off.  A page of the past is found from the present and the changes since, where those are few.  A sort order other than by key leaves keys that are alike in the order of keys.
+limit cut something off.  A page of the past is found from the present and the changes since, where those are few.  A
+sort order other than by key leaves keys that are alike in the order of keys.
 """
 
 from __future__ import annotations

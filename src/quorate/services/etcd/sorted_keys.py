@@ -9,6 +9,8 @@ from typing import Final
 _MAX_CHUNK: Final = 1024
 _SMALL_CHUNK: Final = _MAX_CHUNK // 4
 """One that gets smaller than this goes together with a neighbour, if the two are not full then."""
+_FEW: Final = 16
+"""So many keys go into a chunk or out of it one by one; where there are more, the whole chunk is made anew."""
 
 
 class SortedKeys:
@@ -51,6 +53,61 @@ class SortedKeys:
         self._count -= 1
         if len(chunk) < _SMALL_CHUNK and len(self._chunks) > 1:
             self._join(max(place - 1, 0))
+
+    def add_all(self, keys: list[bytes]) -> None:
+        """Of sorted keys that are not there: as many as belong into a chunk at once."""
+        start = 0
+        while start < len(keys):
+            place, stop = self._run(keys, start)
+            chunk = self._chunks[place]
+            if stop - start <= _FEW:
+                for key in keys[start:stop]:
+                    insort(chunk, key)
+            else:
+                chunk += keys[start:stop]
+                chunk.sort()
+            if len(chunk) > _MAX_CHUNK:
+                size = _MAX_CHUNK // 2
+                chunks = [chunk[offset : offset + size] for offset in range(0, len(chunk), size)]
+                self._chunks[place : place + 1] = chunks
+                self._bounds[place + 1 : place + 1] = [upper[0] for upper in chunks[1:]]
+            start = stop
+        self._count += len(keys)
+
+    def remove_all(self, keys: list[bytes]) -> None:
+        """Of sorted keys that are there: of what follows on one another in a chunk, all at once."""
+        start = 0
+        while start < len(keys):
+            place, stop = self._run(keys, start)
+            chunk = self._chunks[place]
+            index = bisect_left(chunk, keys[start])
+            if chunk[index : index + stop - start] == keys[start:stop]:
+                del chunk[index : index + stop - start]
+            elif stop - start <= _FEW:
+                for key in keys[start:stop]:
+                    index = bisect_left(chunk, key)
+                    assert chunk[index] == key
+                    del chunk[index]
+            else:
+                gone = set(keys[start:stop])
+                kept = [key for key in chunk if key not in gone]
+                assert len(chunk) - len(kept) == stop - start
+                chunk[:] = kept
+            start = stop
+            if not chunk and len(self._chunks) > 1:
+                del self._chunks[place]
+                # The next chunk, or the one before, takes the room.
+                del self._bounds[max(place, 1)]
+            elif len(chunk) < _SMALL_CHUNK and len(self._chunks) > 1:
+                self._join(max(place - 1, 0))
+        self._count -= len(keys)
+
+    def _run(self, keys: list[bytes], start: int) -> tuple[int, int]:
+        """(the chunk that a key of sorted keys belongs to, the first of them behind it that does not)"""
+        place = bisect_right(self._bounds, keys[start]) - 1
+        if place + 1 == len(self._bounds):
+            return place, len(keys)
+        return place, bisect_left(keys, self._bounds[place + 1], start)
 
     def _join(self, place: int) -> None:
         """Put a chunk and the next one together, if there is room to spare."""

@@ -364,8 +364,7 @@ class Store:
     def _end_lease(self, lease: Lease) -> Result:
         keyspace = self._keyspace
         keys = sorted(lease.keys)
-        for key in keys:
-            keyspace.delete(key, self.revision + 1)
+        keyspace.delete(keys, self.revision + 1)
         if keys:
             self._end_revision()
         keyspace.remove_lease(lease)

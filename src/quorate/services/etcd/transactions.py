@@ -16,7 +16,7 @@ from quorate.services.etcd.answer_room import AnswerRoom, AnswerTooLarge
 from quorate.services.etcd.encoding import bytes_field, bytes_head, integer_field
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.keyspace import Keyspace
-from quorate.services.etcd.reading import present, read_range
+from quorate.services.etcd.reading import end_of, present, read_range
 from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, encode_key_value
 
 ABSENT: Final = Version(b"", b"", 0, 0, 0, 0)
@@ -243,10 +243,11 @@ class Run:
 
 def delete_range(keyspace: Keyspace, request: pb.DeleteRangeRequest, revision: int) -> list[Version]:
     """What was deleted."""
-    deleted = present(keyspace, request.key, request.range_end)
-    for version in deleted:
-        keyspace.delete(version.key, revision)
-    return deleted
+    if request.range_end:
+        keys = keyspace.live.take(request.key, end_of(request.range_end), len(keyspace.live))
+    else:
+        keys = [] if keyspace.latest(request.key) is None else [request.key]
+    return keyspace.delete(keys, revision)
 
 
 def previous_fields(number: int, versions: list[Version], room: AnswerRoom) -> list[bytes]:
