@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from quorate.services.etcd import etcd_pb2 as pb
+from quorate.services.etcd.watching.groups import Watch
 from tests.services.etcd.watch_bench import Bench, Client, compact, creation, delete, events_of, put
 from tests.services.etcd.watch_bench import bench as open_bench
 
@@ -95,6 +97,51 @@ def test_no_response_is_made_that_cannot_be_sent(bench: Bench) -> None:
         reads += 1
     assert reads > 30
     assert len(client.responses()) == CountedField.made == 200
+
+
+class CountedWaiting(dict[Watch, int]):
+    """The watches of a call that wait for its client; counts how many go on."""
+
+    gone_on = 0
+
+    def pop(self, watch: Watch, *otherwise: Any) -> Any:
+        self.gone_on += 1
+        return super().pop(watch, *otherwise)
+
+
+def test_of_many_watches_that_wait_only_a_step_goes_on_at_a_time() -> None:
+    with open_bench(watch_step=10) as bench:
+        client = deaf(bench, count=100)
+        bench.apply(put(b"a", bytes(300_000)))
+        waiting = client.stream.waiting = CountedWaiting(client.stream.waiting)
+        assert len(waiting) == 99
+        client.read()
+        bench.turns(20)
+        assert waiting.gone_on == 10, "one was told, and its client has to read that first"
+        assert len(waiting) == 98
+        client.call.reads = True
+        client.read()
+        told = client.responses()
+        assert sorted(response.watch_id for response in told) == list(range(100))
+        bench.apply(put(b"a", b"x"))
+        assert sorted(response.watch_id for response in client.responses()) == list(range(100))
+
+
+def test_a_call_that_ends_while_its_watches_go_on_harms_no_other() -> None:
+    with open_bench(watch_step=10) as bench:
+        client = deaf(bench, count=100)
+        other = bench.open()
+        other.create(b"a")
+        bench.apply(put(b"a", bytes(300_000)))
+        client.call.reads = True
+
+        def read_and_close() -> None:
+            client.call.read_all()
+            client.stream.closed()
+
+        bench.do(read_and_close)
+        assert len(other.events()) == 1
+        assert bench.watching.count() == 1
 
 
 @pytest.mark.parametrize("calls", [1, 100])

@@ -215,7 +215,7 @@ class Run:
 @settings(max_examples=300, deadline=None)
 @given(STEPS)
 def test_each_watch_hears_its_slice_of_the_history_once_and_in_order(steps: list[tuple[str, Any]]) -> None:
-    with open_bench() as bench, pytest.MonkeyPatch.context() as small:
+    with open_bench(watch_step=2) as bench, pytest.MonkeyPatch.context() as small:
         # So small that steps of catching up, and pauses of readers, come about with few writes.
         small.setattr(watches, "LOW_WATER_BYTES", 50)
         small.setattr(watches, "TURN_BYTES", 100)

@@ -25,7 +25,17 @@ ID_IS_TAKEN: Final = "mvcc: duplicate watch ID provided on the WatchStream"
 class WatchStream:
     """The watches of one call, by id, and what they wait for."""
 
-    __slots__ = ("_next_id", "_watching", "call", "is_due_progress", "room", "turn", "waiting", "watches")
+    __slots__ = (
+        "_next_id",
+        "_watching",
+        "call",
+        "is_due_progress",
+        "resume_is_due",
+        "room",
+        "turn",
+        "waiting",
+        "watches",
+    )
 
     def __init__(self, watching: Watching, call: Call) -> None:
         self._watching = watching
@@ -35,6 +45,8 @@ class WatchStream:
         """Watches that go on when the client has read what was sent -> the revision from which on."""
         self.is_due_progress = False
         """Some watch of it has asked to be told of progress by time."""
+        self.resume_is_due = False
+        """Others of `waiting` go on in the next turn of the loop."""
         self.turn = 0
         self.room = 0
         """Bytes that may still be sent in turn `turn` of `Watching`."""

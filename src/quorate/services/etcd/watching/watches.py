@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import islice
 from typing import Final
 
 from quorate.net.grpc.calls import Call, ServerOptions
@@ -150,11 +151,23 @@ class Watching:
             self._remove(watch)
 
     def resume(self, stream: WatchStream) -> None:
-        """The client has read what was sent."""
-        waiting, stream.waiting = stream.waiting, {}
-        for watch, cursor in waiting.items():
-            self._go_on(watch, cursor)
+        """The client has read what was sent.  Some of its watches go on now, others in later turns.
+
+        Each is a step, and if there is room for one response only, the others have to wait again.
+        """
+        waiting = stream.waiting
+        for watch in list(islice(waiting, self._max_steps)):
+            self._go_on(watch, waiting.pop(watch))
+        if waiting and not stream.resume_is_due:
+            stream.resume_is_due = True
+            asyncio.get_running_loop().call_soon(self._resume_others, stream)
         self.answer_progress(stream)
+
+    def _resume_others(self, stream: WatchStream) -> None:
+        stream.resume_is_due = False
+        # With more unsent it will be `writable`, because that was asked.
+        if stream.call.unsent_bytes() <= LOW_WATER_BYTES:
+            self.resume(stream)
 
     def request_progress(self, stream: WatchStream) -> None:
         """However many come in one turn of the loop, they cost one answer."""
