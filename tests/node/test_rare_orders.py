@@ -241,3 +241,32 @@ def test_what_is_done_of_a_pipeline_is_always_its_beginning(seed: int, power_los
         done = sorted(int(name.split("-")[1]) for name in names if name.startswith(f"c{number}-"))
         assert done == list(range(len(done)))
     cluster.close()
+
+
+@pytest.mark.parametrize("amid", ["snapshot", "kill"])
+def test_an_entry_is_applied_in_pieces(amid: str) -> None:
+    """Its commands take several turns of the loop, and much may come between two of them."""
+    cluster, leader, follower = started()
+    group = cluster.group(follower)
+    assert group is not None
+    seen: list[int] = []
+
+    async def write() -> None:
+        async with client_of(cluster, leader) as client:
+            await client.create("/counted")
+            await asyncio.gather(*(client.set("/counted", b"%d" % number) for number in range(100)))
+
+    async def look() -> None:
+        while not group.is_amid_entry():
+            await asyncio.sleep(0)
+        seen.append(cluster.stores[follower].zxid)
+        if amid == "snapshot":
+            assert cluster.nodes[follower].start_snapshot(group)
+
+    cluster.simulation.start(cluster.machine(follower), look())
+    cluster.run(write())
+    assert 0 < seen[0] < cluster.stores[leader].zxid
+    cluster.wait_for(lambda: amid == "kill" or group.snapshot_position > 0 or None)
+    cluster.kill(follower)
+    cluster.start_and_wait(follower)
+    caught_up(cluster, follower, leader)

@@ -13,6 +13,16 @@ from quorate.storage.disk import Disk
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyPace:
+    """How an entry is applied."""
+
+    commands: int = 64
+    """A store is given so many at a time: the same number on every node, so that all stores see the same calls."""
+    entry_s: float = 0.01
+    """An entry that takes longer goes on in the loop's next turn: heartbeats and other groups come between."""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """The disk, the wall clock and the source of randomness."""
 
@@ -27,3 +37,4 @@ class Environment:
     """For status only."""
     watch_loop: bool = True
     """Measure how long the loop stands still.  A simulated one does so only where it is told to."""
+    pace: ApplyPace = ApplyPace()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from quorate.consensus.membership import PREFIX
@@ -20,6 +20,7 @@ from quorate.consensus.replica import (
     Role,
 )
 from quorate.net.connection import Direction
+from quorate.node.environment import ApplyPace
 from quorate.node.ports import GroupHost
 from quorate.node.proposals import Proposals, WaiterEvents
 from quorate.node.snapshot_header import GroupSlice
@@ -47,6 +48,7 @@ class ReplicatedGroup:
         random: RandomSource,
         hold_ms: int,
         max_uncommitted_bytes: int,
+        pace: ApplyPace,
     ) -> None:
         self.group_id = group_id
         self.service_name = service_name
@@ -72,7 +74,14 @@ class ReplicatedGroup:
         self._host = host
         self._codec = PayloadCodec()
         self.proposals = Proposals(group_id, node_id, boot, host, hold_ms, max_uncommitted_bytes)
+        self._pace = pace
         self._to_apply: deque[Entry] = deque()
+        self._amid: Iterator[None] | None = None
+        """The entry behind `applied_position`, some of whose commands are applied: each step applies some more."""
+        self.pauses = False
+        """No entry is begun: a snapshot waits until the one at hand is applied."""
+        self._unanswered: Sequence[Waiter] = ()
+        """Those of its present batch whose commands are still to be applied."""
         self._installing = False
         self._door: Door | None = None
         self._next_barrier_id = 1
@@ -189,6 +198,7 @@ class ReplicatedGroup:
         if effects.install is not None:
             self._installing = True
             self._to_apply.clear()
+            self._abandon_entry()
             self._host.install_snapshot(self.group_id, effects.install.position)
         if effects.committed:
             self._to_apply.extend(effects.committed)
@@ -205,15 +215,18 @@ class ReplicatedGroup:
 
     def apply(self) -> bool:
         """Apply committed entries for at most APPLY_BUDGET_S.  True where some are left."""
-        if self._to_apply and not self._installing:
-            deadline_s = self._host.clock() + APPLY_BUDGET_S
-            while self._to_apply:
-                self._apply_entry(self._to_apply.popleft())
-                if self._host.clock() > deadline_s:
+        if self._installing:
+            return False
+        clock = self._host.clock
+        if self._to_apply or self._amid is not None:
+            began_s = clock()
+            while self._finish_entry(began_s + self._pace.entry_s) and self._to_apply and not self.pauses:
+                if clock() - began_s > APPLY_BUDGET_S:
                     break
-        if self._passed_barriers and not self._installing:
+                self._amid = self._applying(self._to_apply.popleft())
+        if self._passed_barriers:
             self._release_barriers()
-        return bool(self._to_apply) and not self._installing
+        return bool(self._to_apply) or self._amid is not None
 
     def restored(self, position: int, generation: int, header: GroupSlice, snapshot_bytes: int) -> None:
         """The store holds the snapshot of `position`: at start, or after `GroupHost.install_snapshot`."""
@@ -252,8 +265,13 @@ class ReplicatedGroup:
         """A snapshot from a peer is about to replace the store."""
         return self._installing
 
+    def is_amid_entry(self) -> bool:
+        """The store is between two positions, and no snapshot of it can be taken."""
+        return self._amid is not None
+
     def stop(self) -> None:
         """The node is stopping: nothing new is taken, nothing under way will be answered."""
+        self._abandon_entry()
         self.proposals.refuse_pending(Refused.STOPPING)
         self.proposals.lose_outstanding()
 
@@ -274,19 +292,45 @@ class ReplicatedGroup:
         self._host.led(self.service_name, before, leadership)
         self.door.leadership_changed(leadership)
 
-    def _apply_entry(self, entry: Entry) -> None:
+    def _finish_entry(self, deadline_s: float) -> bool:
+        """Go on with the entry at hand.  False where some of it is left for the next turn."""
+        if self._amid is not None:
+            clock = self._host.clock
+            for _ in self._amid:
+                if clock() >= deadline_s:
+                    return False
+            self._amid = None
+        return True
+
+    def _applying(self, entry: Entry) -> Iterator[None]:
+        """Apply an entry: some commands with each step, but for the last ones, with which it ends."""
         assert entry.position == self.applied_position + 1, (entry.position, self.applied_position)
         if entry.payload[:1] == PREFIX:
             self.configuration = entry.payload
         elif entry.payload:
             payload = self._codec.decode(entry.payload)
-            self.time_ms = max(self.time_ms, payload.time_ms)
+            self.time_ms = time_ms = max(self.time_ms, payload.time_ms)
+            size = self._pace.commands
             for batch in payload.batches:
-                results = self.store.apply(batch.commands, self.time_ms)
-                self.door.applied(results, self.proposals.take_waiters(batch))
+                commands, waiters = batch.commands, self.proposals.take_waiters(batch)
+                for start in range(0, len(commands), size):
+                    if start:
+                        yield
+                    end = start + size
+                    answered = None
+                    if waiters is not None:
+                        answered, self._unanswered = waiters[start:end], waiters[end:]
+                    self.door.applied(self.store.apply(commands[start:end], time_ms), answered)
             self.bytes_since_snapshot += len(entry.payload)
         self.applied_position = entry.position
         self.applied_generation = entry.generation
+
+    def _abandon_entry(self) -> None:
+        """The rest of the entry at hand will not be applied here: what came of it is in doubt."""
+        self._amid = None
+        unanswered, self._unanswered = self._unanswered, ()
+        if unanswered:
+            self.door.lost(unanswered)
 
     def _release_barriers(self) -> None:
         ready = [item for item in self._passed_barriers if item[0] <= self.applied_position]

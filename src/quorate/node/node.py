@@ -239,6 +239,7 @@ class Node:
             random,
             config.limits.hold_ms,
             config.limits.max_uncommitted_bytes,
+            self._environment.pace,
         )
 
     def _door_config(self, hosted: HostedService) -> DoorConfig:

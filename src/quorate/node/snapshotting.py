@@ -176,6 +176,13 @@ class Snapshotter:
             _log.log(level, "a snapshot could not be taken, next try in 30 s: %s", error, exc_info=trace)
 
     async def _take(self, group: ReplicatedGroup) -> None:
+        group.pauses = True
+        try:
+            while group.is_amid_entry():
+                await asyncio.sleep(0)
+        finally:
+            group.pauses = False
+            self._host.schedule()
         position = group.applied_position
         generation = group.applied_generation
         began_ms = self._host.now_ms()

@@ -15,7 +15,7 @@ from random import Random
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import ConsensusProtocol
 from quorate.node.config import Address, LimitsConfig, ListenConfig, NodeConfig, StorageConfig
-from quorate.node.environment import Environment
+from quorate.node.environment import ApplyPace, Environment
 from quorate.node.group import ReplicatedGroup
 from quorate.node.node import HostedService, Node
 from quorate.node.repair import start_node
@@ -27,6 +27,8 @@ from quorate.storage.moves import REASON_NAME
 
 CLIENT_PORT, PEER_PORT, ADMIN_PORT = 2181, 3181, 4181
 SERVICE_GROUP = 1
+COMMANDS_APPLIED_AT_ONCE = 4
+"""Few, so that much comes between the pieces of an entry."""
 
 
 def host_of(node: int) -> str:
@@ -132,7 +134,9 @@ class SimulatedCluster:
 
     async def _begin(self, node: int, machine: Machine) -> None:
         random = Random(self._random.getrandbits(64))
-        environment = Environment(self.disks[node], machine.wall_ms, machine.clock, random, watch_loop=False)
+        # Virtual time does not pass within a turn: every piece of an entry is applied in a turn of its own.
+        pace = ApplyPace(commands=COMMANDS_APPLIED_AT_ONCE, entry_s=0.0)
+        environment = Environment(self.disks[node], machine.wall_ms, machine.clock, random, watch_loop=False, pace=pace)
         hosted = HostedService(SERVICE_GROUP, self._service(node), host_of(node), CLIENT_PORT)
         config = self.config(node)
         attempts: list[int] = []

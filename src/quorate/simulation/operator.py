@@ -83,7 +83,7 @@ class Operator:
         for node, running in self._running().items():
             store = running.members
             group = self._cluster.group(node, CLUSTER_GROUP)
-            if group is not None and store.version and not group.is_installing():
+            if group is not None and store.version and not group.is_installing() and not group.is_amid_entry():
                 self._agreement.is_at(node, group.applied_position, crc32(store.content()))
                 self._see_goal(node, store)
                 self._removed |= store.removed
