@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quorate.net.grpc import server_connection
+from quorate.net.grpc import server, server_connection
 from quorate.net.grpc.calls import ServerOptions
 from quorate.net.grpc.client import Channel
 from quorate.net.grpc.framing import encode_message
@@ -395,6 +395,37 @@ def test_requests_that_are_not_answered_take_no_more_than_so_much() -> None:
                     world.service.kept.pop().reply(b"")
                 await settle()
             assert world.connection._held_bytes == 0
+
+    world.misbehave(work)
+
+
+def test_requests_of_many_clients_that_are_not_answered_take_no_more_than_so_much() -> None:
+    """As much as all may have, and beyond that what each has credit for."""
+    world = World()
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(bad_client()) for _ in range(6)]
+            for client in clients:
+                client.is_consuming = True
+                for _ in range(30):
+                    client.call("Keep", bytes(1_000_000))
+                client.write()
+                await settle()
+            held_bytes = world.server._held_bytes
+            bound_bytes = server.MAX_HELD_BYTES + len(clients) * Limits().connection_window_bytes
+            assert server.MAX_HELD_BYTES < held_bytes < bound_bytes < 6 * server_connection.MAX_HELD_BYTES
+            answered = 0
+            while answered < 180:
+                while world.service.kept:
+                    world.service.kept.pop().reply(b"")
+                    answered += 1
+                await settle()
+            assert world.server._held_bytes == 0
+            clients[0].call("Keep", bytes(1_000_000))
+            clients[0].write()
+            await until(lambda: world.server._held_bytes > 0)
+        await until(lambda: world.server._held_bytes == 0)
 
     world.misbehave(work)
 

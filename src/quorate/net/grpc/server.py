@@ -15,6 +15,8 @@ from quorate.net.http2.limits import Limits
 
 BACKLOG: Final = 1024
 LOOK_AFTER_S: Final = 10.0
+MAX_HELD_BYTES: Final = 32 << 20
+"""Requests of all connections that are not answered, before clients that send large ones get no more credit."""
 CLOSING_S: Final = 1.0
 """How long a client that was told of the server's end has to take its last answers."""
 
@@ -65,6 +67,10 @@ class GrpcServer:
         self._open: dict[ServerConnection, None] = {}
         """No set, whose order is that of addresses in memory: a simulated run is the same every time."""
         self._scheduled: list[ServerConnection] = []
+        self._starved: dict[ServerConnection, None] = {}
+        """To be given credit when less is held."""
+        self._held_bytes = 0
+        """Of unary calls that are not answered, as of each connection's last flush."""
         self._looking: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event
         self._is_stopping = False
@@ -135,6 +141,7 @@ class GrpcServer:
     def dismiss(self, connection: ServerConnection) -> None:
         """No effect where it was not admitted."""
         self._open.pop(connection, None)
+        self._starved.pop(connection, None)
         if not self._open:
             self._empty.set()
 
@@ -144,6 +151,23 @@ class GrpcServer:
         if not self._scheduled:
             self._loop.call_soon(self._flush)
         self._scheduled.append(connection)
+
+    def hold(self, more_bytes: int) -> None:
+        """A connection holds so much more, or less, than when it last said so."""
+        self._held_bytes += more_bytes
+        if self._starved and not self.holds_too_much:
+            starved, self._starved = self._starved, {}
+            for connection in starved:
+                if not connection.is_scheduled:
+                    self.schedule(connection)
+
+    @property
+    def holds_too_much(self) -> bool:
+        return self._held_bytes > MAX_HELD_BYTES
+
+    def starve(self, connection: ServerConnection) -> None:
+        """Flush it when there is room."""
+        self._starved[connection] = None
 
     def _flush(self) -> None:
         connections, self._scheduled = self._scheduled, []

@@ -5,8 +5,8 @@ of the loop in which something was added.  So a batch of answers is one write.
 
 What a client can make the server hold is bounded on every side:
 
-- Requests that are not answered: beyond `MAX_HELD_BYTES` the client gets no more credit (HTTP/2's windows) until some
-  are.  It is still read, so that its pings and cancellations are heard.
+- Requests that are not answered: beyond `MAX_HELD_BYTES`, or `server.MAX_HELD_BYTES` of all clients, the client gets no
+  more credit (HTTP/2's windows) until some are.  It is still read, so that its pings and cancellations are heard.
 - Messages of which only a part has come: beyond `MAX_PARTIAL_BYTES` the call that adds one more part is ended.
 - Unary answers that the client has asked for and does not take: beyond `max_unread_bytes` further requests wait, or are
   refused where they are streams, and services let answers wait that they have yet to make (`Call.must_wait`).
@@ -79,6 +79,7 @@ class ServerConnection(asyncio.Protocol):
 
     __slots__ = (
         "_calls",
+        "_counted_bytes",
         "_credit_bytes",
         "_deferred",
         "_excess_bytes",
@@ -123,6 +124,8 @@ class ServerConnection(asyncio.Protocol):
         """Answers that are not in the kernel's hands, as of the last flush, and all that was added since."""
         self._held_bytes = 0
         """Messages of unary calls that are not answered."""
+        self._counted_bytes = 0
+        """As many as the server knows of."""
         self._partial_bytes = 0
         """Beginnings of messages."""
         self._credit_bytes = 0
@@ -265,7 +268,7 @@ class ServerConnection(asyncio.Protocol):
                 self._dispatch(call, data[PREFIX_BYTES:])
                 return
         if size:
-            if self._held_bytes > MAX_HELD_BYTES:
+            if self._held_bytes > MAX_HELD_BYTES or self._server.holds_too_much:
                 self._withheld.append((call.stream_id, size))
             else:
                 self._http2.consumed(call.stream_id, size)
@@ -459,6 +462,9 @@ class ServerConnection(asyncio.Protocol):
     def flush(self) -> None:
         """Write all that was answered in this turn, and see to what waited for that."""
         self.is_scheduled = False
+        if self._held_bytes != self._counted_bytes:
+            self._server.hold(self._held_bytes - self._counted_bytes)
+            self._counted_bytes = self._held_bytes
         transport, http2 = self._transport, self._http2
         if transport is None:
             return
@@ -481,7 +487,11 @@ class ServerConnection(asyncio.Protocol):
             # Stream 0: these requests have come to their ends, only the connection's window matters.
             self._http2.consumed(0, self._credit_bytes)
             self._credit_bytes = 0
-        if self._withheld and self._held_bytes <= MAX_HELD_BYTES:
+        if not self._withheld or self._held_bytes > MAX_HELD_BYTES:
+            return
+        if self._server.holds_too_much:
+            self._server.starve(self)
+        else:
             for stream_id, count in self._withheld:
                 self._http2.consumed(stream_id, count)
             self._withheld.clear()
