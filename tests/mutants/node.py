@@ -62,15 +62,21 @@ MUTANTS: Final = (
         (
             Change(
                 _GROUP,
-                "self.store.apply(batch.commands, self.time_ms)",
-                "self.store.apply(batch.commands, self._host.wall_ms())",
+                "self.store.apply(commands[start:end], time_ms)",
+                "self.store.apply(commands[start:end], self._host.wall_ms())",
             ),
         ),
     ),
     Mutant(
         "time_goes_back",
         "sessions and stats live by one time that only grows: it goes back where a leader's clock is behind the last",
-        (Change(_GROUP, "self.time_ms = max(self.time_ms, payload.time_ms)", "self.time_ms = payload.time_ms"),),
+        (
+            Change(
+                _GROUP,
+                "self.time_ms = time_ms = max(self.time_ms, payload.time_ms)",
+                "self.time_ms = time_ms = payload.time_ms",
+            ),
+        ),
     ),
     Mutant(
         "reapply_after_restart",
