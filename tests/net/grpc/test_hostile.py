@@ -7,6 +7,7 @@ hand, so that they can leave out what a good one does.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from quorate.net.grpc import server, server_connection
 from quorate.net.grpc.calls import ServerOptions
 from quorate.net.grpc.client import Channel
 from quorate.net.grpc.framing import encode_message
+from quorate.net.grpc.lingering import MAX_LINGERING
 from quorate.net.grpc.server import GrpcServer
 from quorate.net.grpc.server_connection import ServerConnection
 from quorate.net.http2 import frames
@@ -430,6 +432,46 @@ def test_requests_of_many_clients_that_are_not_answered_take_no_more_than_so_muc
     world.misbehave(work)
 
 
+def test_few_bytes_that_become_very_many_do_so_some_at_a_time() -> None:
+    world = World()
+    inflated = []
+    flush = world.server._flush
+
+    def look_and_flush() -> None:
+        inflated.append(world.server.inflated_bytes)
+        flush()
+
+    world.server._flush = look_and_flush  # type: ignore[method-assign]
+
+    async def work() -> None:
+        async with bad_client() as client:
+            client.is_consuming = True
+            large = gzip.compress(bytes(1_500_000), 9)
+            packed = b"\x01" + len(large).to_bytes(4, "big") + large
+            for method in ("Keep", "Echo"):
+                for _ in range(100):
+                    stream_id = client.http2.open_stream(head(method, ("grpc-encoding", "gzip")), False)
+                    # In two parts, of which the first is not the request.
+                    client.http2.send_data(stream_id, packed[:200], False)
+                    client.http2.send_data(stream_id, packed[200:], True)
+            cancelled = client.http2.open_stream(head("Keep", ("grpc-encoding", "gzip")), False)
+            client.http2.send_data(cancelled, packed, True)
+            client.http2.reset(cancelled, ErrorCode.CANCEL)
+            client.write()
+            await settle()
+            assert world.connection._held_bytes < server_connection.MAX_HELD_BYTES + 3_000_000
+            while len(client.statuses()) < 200:
+                while world.service.kept:
+                    world.service.kept.pop().reply(b"")
+                await settle()
+            assert client.statuses() == ["0"] * 200
+            assert client.received_bytes == 100 * 1_500_005 + 100 * 5
+            assert max(inflated) < server.MAX_INFLATED_BYTES + 3_000_000
+            assert not world.connection._withheld
+
+    world.misbehave(work)
+
+
 def test_beginnings_of_messages_take_no_more_than_so_much() -> None:
     world = World()
 
@@ -458,7 +500,7 @@ def test_who_never_ends_requests_that_are_answered_gets_them_reset_in_the_end() 
                 client.write()
                 await settle()
             assert client.statuses() == ["12"] * 900
-            assert len(world.connection._lingering) == server_connection.MAX_LINGERING
+            assert len(world.connection._lingering) == MAX_LINGERING
             assert sum(isinstance(event, StreamReset) for event in client.events) == 800
 
     world.misbehave(work)

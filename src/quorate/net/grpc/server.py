@@ -17,6 +17,8 @@ BACKLOG: Final = 1024
 LOOK_AFTER_S: Final = 10.0
 MAX_HELD_BYTES: Final = 32 << 20
 """Requests of all connections that are not answered, before clients that send large ones get no more credit."""
+MAX_INFLATED_BYTES: Final = 4 << 20
+"""Compressed messages in one turn of the loop, as they are without: some 20 ms.  A kilobyte may become a megabyte."""
 CLOSING_S: Final = 1.0
 """How long a client that was told of the server's end has to take its last answers."""
 
@@ -71,6 +73,8 @@ class GrpcServer:
         """To be given credit when less is held."""
         self._held_bytes = 0
         """Of unary calls that are not answered, as of each connection's last flush."""
+        self.inflated_bytes = 0
+        """In this turn."""
         self._looking: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event
         self._is_stopping = False
@@ -165,12 +169,18 @@ class GrpcServer:
     def holds_too_much(self) -> bool:
         return self._held_bytes > MAX_HELD_BYTES
 
+    @property
+    def is_full(self) -> bool:
+        """Nothing should be decompressed now."""
+        return self.holds_too_much or self.inflated_bytes > MAX_INFLATED_BYTES
+
     def starve(self, connection: ServerConnection) -> None:
         """Flush it when there is room."""
         self._starved[connection] = None
 
     def _flush(self) -> None:
         connections, self._scheduled = self._scheduled, []
+        self.inflated_bytes = 0
         flushed = 0
         try:
             for connection in connections:

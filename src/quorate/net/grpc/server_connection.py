@@ -7,6 +7,8 @@ What a client can make the server hold is bounded on every side:
 
 - Requests that are not answered: beyond `MAX_HELD_BYTES`, or `server.MAX_HELD_BYTES` of all clients, the client gets no
   more credit (HTTP/2's windows) until some are.  It is still read, so that its pings and cancellations are heard.
+- Compressed requests: they are decompressed as far as the same bounds allow, and some in each turn of the loop
+  (`server.MAX_INFLATED_BYTES`); the rest waits as it came, for which there is no more credit.
 - Messages of which only a part has come: beyond `MAX_PARTIAL_BYTES` the call that adds one more part is ended.
 - Unary answers that the client has asked for and does not take: beyond `max_unread_bytes` further requests wait, or are
   refused where they are streams, and services let answers wait that they have yet to make (`Call.must_wait`).
@@ -19,12 +21,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Final, cast
 
 from quorate.net.grpc.calls import Call, Streaming, Unary
-from quorate.net.grpc.framing import PREFIX_BYTES, MessageDecoder, encode_message
+from quorate.net.grpc.framing import IDENTITY, PREFIX_BYTES, MessageDecoder, encode_message
+from quorate.net.grpc.lingering import Lingering
 from quorate.net.grpc.request import (
     OK_TRAILERS,
     ONLY_OK_TRAILERS,
@@ -57,7 +61,6 @@ MAX_HELD_BYTES: Final = 16 << 20
 MAX_PARTIAL_BYTES: Final = 64 << 20
 """More than for whole requests: no credit can be withheld here, because then none of the messages might ever be whole,
 and honest clients send many large ones side by side, a frame of each in turn."""
-MAX_LINGERING: Final = 100
 REFUSAL_PATIENCE_S: Final = 0.02
 """A call that is refused for its headers is told so when its request ends, or after this long.
 
@@ -93,6 +96,7 @@ class ServerConnection(asyncio.Protocol):
         "_patience",
         "_paused",
         "_pinged",
+        "_postponed",
         "_refused",
         "_sending",
         "_server",
@@ -132,6 +136,8 @@ class ServerConnection(asyncio.Protocol):
         """Of requests that came whole: to be given back with the next flush."""
         self._withheld: list[tuple[int, int]] = []
         """(stream, bytes) of data whose credit the client gets when it holds less."""
+        self._postponed: deque[tuple[ServerCall, bytes, bool]] = deque()
+        """(call, data, it is the last of the request) of compressed requests that are not decompressed yet."""
         self._deferred: dict[ServerCall, None] = {}
         """Whole unary requests of a client that should read first."""
         self._waiting: dict[ServerCall, Callable[[Call], None]] = {}
@@ -140,8 +146,7 @@ class ServerConnection(asyncio.Protocol):
         """Calls to look at when the output was written: they have streamed something, or hold back."""
         self._starved: dict[ServerCall, None] = {}
         """Calls whose streamed answers wait for the client's windows."""
-        self._lingering: dict[int, None] = {}
-        """Streams of calls that are over, on which the client has not ended its side."""
+        self._lingering = Lingering(self._http2)
         self._refused: dict[int, bytes] = {}
         """Streams that are refused -> the answer, which waits for the end of the request."""
         self._excess_bytes = 0
@@ -164,6 +169,7 @@ class ServerConnection(asyncio.Protocol):
         if self._patience is not None:
             self._patience.cancel()
         self._server.dismiss(self)
+        self._postponed.clear()
         for call in list(self._calls.values()):
             self._cancel(call)
 
@@ -242,7 +248,7 @@ class ServerConnection(asyncio.Protocol):
         if refusal is not None and self._transport is not None:
             self._http2.send_headers(stream_id, refusal, True)
             if not has_ended:
-                self._linger(stream_id)
+                self._lingering.add(stream_id)
             self._schedule()
 
     def _body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
@@ -252,13 +258,19 @@ class ServerConnection(asyncio.Protocol):
             return
         self._http2.consumed(0, len(data))
         if end_stream:
-            self._lingering.pop(stream_id, None)
+            self._lingering.ended(stream_id)
             self._answer_refused(stream_id, True)
 
     def _part(self, call: ServerCall, data: bytes, end_stream: bool) -> None:
         call.half_closed = end_stream
         size = len(data)
-        if end_stream and call.decoder is None and call.handler is None and size >= PREFIX_BYTES:
+        if (
+            end_stream
+            and size >= PREFIX_BYTES
+            and call.decoder is None
+            and call.handler is None
+            and call.head.encoding == IDENTITY
+        ):
             # The hot path: a unary request in one piece.
             flag, length = _PREFIX.unpack_from(data)
             if not flag and length == size - PREFIX_BYTES and length <= self._server.options.max_message_bytes:
@@ -267,13 +279,33 @@ class ServerConnection(asyncio.Protocol):
                 self._held_bytes += size
                 self._dispatch(call, data[PREFIX_BYTES:])
                 return
+        postpones = call.head.encoding != IDENTITY and (
+            bool(self._postponed) or self._held_bytes > MAX_HELD_BYTES or self._server.is_full
+        )
         if size:
-            if self._held_bytes > MAX_HELD_BYTES or self._server.holds_too_much:
+            if postpones or self._held_bytes > MAX_HELD_BYTES or self._server.holds_too_much:
                 self._withheld.append((call.stream_id, size))
             else:
                 self._http2.consumed(call.stream_id, size)
+        if postpones:
+            self._postponed.append((call, data, end_stream))
+        else:
+            self._decode(call, data, end_stream)
+
+    def _decode_postponed(self) -> None:
+        while self._postponed and self._held_bytes <= MAX_HELD_BYTES and not self._server.is_full:
+            call, data, end_stream = self._postponed.popleft()
+            if not call.is_over:
+                self._decode(call, data, end_stream)
+        if self._postponed and self._held_bytes <= MAX_HELD_BYTES:
+            if self._server.holds_too_much:
+                self._server.starve(self)
+            else:
+                self._schedule()
+
+    def _decode(self, call: ServerCall, data: bytes, end_stream: bool) -> None:
         try:
-            if size:
+            if data:
                 self._take(call, data)
             if end_stream and not call.is_over:
                 self._request_ended(call)
@@ -293,6 +325,8 @@ class ServerConnection(asyncio.Protocol):
             self._partial_bytes += decoder.buffered_bytes - before_bytes
         if self._partial_bytes > max(MAX_PARTIAL_BYTES, options.max_message_bytes):
             raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many messages on this connection have come only in part")
+        if call.head.encoding != IDENTITY:
+            self._server.inflated_bytes += sum(map(len, messages))
         for message in messages:
             if call.is_over:
                 return
@@ -330,7 +364,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _other(self, event: Event) -> None:
         if type(event) is StreamReset:
-            self._lingering.pop(event.stream_id, None)
+            self._lingering.ended(event.stream_id)
             self._refused.pop(event.stream_id, None)
             call = self._calls.get(event.stream_id)
             if call is not None:
@@ -431,27 +465,9 @@ class ServerConnection(asyncio.Protocol):
             if call.handler is not None:
                 call.handler.closed()
         if not call.half_closed:
-            self._linger(call.stream_id)
+            self._lingering.add(call.stream_id)
         if not self.is_scheduled:
             self._schedule()
-
-    def _linger(self, stream_id: int) -> None:
-        """It is answered, and the client still sends.
-
-        RFC 9113 (section 8.1) lets a server reset such a stream, but curl for one then does not show the answer.  So
-        the client may end it itself; it gets no more credit for it, and none for many of its kind.
-        """
-        self._lingering[stream_id] = None
-        if self._is_leaving:
-            self._stop_lingering(stream_id)
-        elif len(self._lingering) > MAX_LINGERING:
-            self._stop_lingering(next(iter(self._lingering)))
-
-    def _stop_lingering(self, stream_id: int) -> None:
-        del self._lingering[stream_id]
-        # A reset drops what is queued.
-        if not self._http2.queued_bytes(stream_id):
-            self._http2.reset(stream_id, ErrorCode.NO_ERROR)
 
     # --- the end of a turn ---------------------------------------------------------------------
 
@@ -468,6 +484,8 @@ class ServerConnection(asyncio.Protocol):
         transport, http2 = self._transport, self._http2
         if transport is None:
             return
+        if self._postponed:
+            self._decode_postponed()
         self._give_credit()
         if self._is_leaving:
             self._end_streams()
@@ -487,7 +505,7 @@ class ServerConnection(asyncio.Protocol):
             # Stream 0: these requests have come to their ends, only the connection's window matters.
             self._http2.consumed(0, self._credit_bytes)
             self._credit_bytes = 0
-        if not self._withheld or self._held_bytes > MAX_HELD_BYTES:
+        if not self._withheld or self._postponed or self._held_bytes > MAX_HELD_BYTES:
             return
         if self._server.holds_too_much:
             self._server.starve(self)
@@ -559,8 +577,7 @@ class ServerConnection(asyncio.Protocol):
     def go_away(self) -> None:
         """Take no new calls.  The connection is closed behind the last unary call under way."""
         self._is_leaving = True
-        for stream_id in list(self._lingering):
-            self._stop_lingering(stream_id)
+        self._lingering.leave()
         self._http2.go_away()
         self._schedule()
 
