@@ -245,6 +245,22 @@ def test_a_compare_of_a_range_must_hold_for_each_key_and_for_an_absent_one(store
     assert not txn(store, compare=(compare(b"x", b"z", **is_first),)).succeeded
 
 
+def test_compares_of_more_keys_than_anybody_should_wait_for_are_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quorate.services.etcd.store.MAX_COMPARED_KEYS", 5)
+    for key in (b"a", b"b", b"c"):
+        put(store, key, b"")
+    compare = pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, result=pb.Compare.GREATER)
+    nested = pb.RequestOp(request_txn=pb.TxnRequest(compare=[compare]))
+    revision = store.revision
+    (once,) = store.apply([commands.TXN + pb.TxnRequest(compare=[compare]).SerializeToString()], 1)
+    (twice,) = store.apply([commands.TXN + pb.TxnRequest(compare=[compare], failure=[nested]).SerializeToString()], 1)
+    assert once.error is None
+    assert twice.error is EtcdError.TOO_MUCH_TO_COMPARE
+    assert store.revision == revision
+
+
 @pytest.mark.parametrize("result", range(4))
 def test_no_compare_holds_of_a_value_that_is_not_there(store: Store, result: Any) -> None:
     assert not txn(store, compare=(compare(b"a", target=pb.Compare.VALUE, value=b"", result=result),)).succeeded

@@ -1,6 +1,6 @@
 """The errors of the etcd service, each with the code and the very words that etcd's clients compare.
 
-Source: etcd's `api/v3rpc/rpctypes/error.go`; ANSWER_TOO_LARGE is our own.
+Source: etcd's `api/v3rpc/rpctypes/error.go`; ANSWER_TOO_LARGE and TOO_MUCH_TO_COMPARE are our own.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class EtcdError(enum.Enum):
     LEASE_TTL_TOO_LARGE = (Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
     REQUEST_TOO_LARGE = (Code.INVALID_ARGUMENT, "etcdserver: request is too large")
     TOO_MANY_REQUESTS = (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+    TOO_MUCH_TO_COMPARE = (Code.RESOURCE_EXHAUSTED, "etcdserver: the compares of the transaction cover too many keys")
     ANSWER_TOO_LARGE = (
         Code.RESOURCE_EXHAUSTED,
         "etcdserver: the request was done, but its answer is too large to be given",

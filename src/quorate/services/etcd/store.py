@@ -34,6 +34,7 @@ from quorate.services.etcd.snapshot import FORMAT_VERSION, Head, Loaded, Snapsho
 from quorate.services.etcd.sweeping import Sweep
 from quorate.services.etcd.transactions import (
     Run,
+    compared_keys,
     delete_range,
     find_error,
     is_read_only,
@@ -42,6 +43,9 @@ from quorate.services.etcd.transactions import (
     put_bytes,
 )
 from quorate.services.etcd.versions import VERSION_OVERHEAD_BYTES, Version, encode_key_value
+
+MAX_COMPARED_KEYS: Final = 1_000_000
+"""By the compares of one transaction over ranges: each key takes about a microsecond, and nobody else is served."""
 
 Handler = Callable[[bytes], Result]
 """(command) -> result.  Raises DecodeError or struct.error before anything is changed."""
@@ -189,6 +193,8 @@ class Store:
         return self._transact(request, AnswerRoom(ANSWER_ROOM_BYTES))
 
     def _transact(self, request: pb.TxnRequest, room: AnswerRoom) -> Result:
+        if compared_keys(self._keyspace, request) > MAX_COMPARED_KEYS:
+            return self._refuse(EtcdError.TOO_MUCH_TO_COMPARE)
         way = plan(self._keyspace, request)
         if isinstance(way, EtcdError):
             return self._refuse(way)

@@ -91,6 +91,16 @@ def plan(keyspace: Keyspace, request: pb.TxnRequest) -> Plan | EtcdError:
     return Plan(succeeded, steps)
 
 
+def compared_keys(keyspace: Keyspace, request: pb.TxnRequest) -> int:
+    """How many keys its compares of ranges would look at, those of both branches counted."""
+    ranges = (compare for compare in request.compare if compare.range_end)
+    total = sum(keyspace.live.count(compare.key, end_of(compare.range_end)) for compare in ranges)
+    for operation in (*request.success, *request.failure):
+        if operation.HasField("request_txn"):
+            total += compared_keys(keyspace, operation.request_txn)
+    return total
+
+
 def _holds(keyspace: Keyspace, compare: pb.Compare) -> bool:
     """For each key of a range; where there is none, for an absent one, which has no value to compare."""
     versions = present(keyspace, compare.key, compare.range_end)
