@@ -257,7 +257,7 @@ def test_an_entry_is_applied_in_pieces(amid: str) -> None:
             await asyncio.gather(*(client.set("/counted", b"%d" % number) for number in range(100)))
 
     async def look() -> None:
-        while not group.is_amid_entry():
+        while not group.is_amid_entry():  # noqa: ASYNC110 - it is so for one turn only
             await asyncio.sleep(0)
         seen.append(cluster.stores[follower].zxid)
         if amid == "snapshot":

@@ -178,7 +178,7 @@ class Snapshotter:
     async def _take(self, group: ReplicatedGroup) -> None:
         group.pauses = True
         try:
-            while group.is_amid_entry():
+            while group.is_amid_entry():  # noqa: ASYNC110 - some turns of the loop at most, and rarely
                 await asyncio.sleep(0)
         finally:
             group.pauses = False
