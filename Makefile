@@ -28,7 +28,7 @@ help:
 	@echo "             then full load on three nodes: no election may happen        (SOAK_MINUTES=5 instead of 30)"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff rewrite the code"
-	@echo "make bench   compare with ZooKeeper, speed and failover, and measure memory; needs scripts/install-peers.sh"
+	@echo "make bench   compare with ZooKeeper and etcd, speed and failover, and measure memory; needs scripts/install-peers.sh"
 	@echo "make clean   remove the virtual environment and caches; data of clusters stays"
 
 .PHONY: run
@@ -70,6 +70,7 @@ format: $(VENV)/.stamp-dev
 .PHONY: bench
 bench: $(VENV)/.stamp-dev
 	$(BIN)/python bench/zookeeper.py $(ARGS)
+	$(BIN)/python bench/etcd.py
 	$(BIN)/python bench/failover.py
 	$(BIN)/python bench/memory.py
 
