@@ -84,6 +84,7 @@ class Operations:
         node = self._node
         if node.cluster_door is None:
             return _refused("this node is no member of a cluster yet", HTTPStatus.SERVICE_UNAVAILABLE)
+        await self._first_moment()
         verdict = await self._judge(change, patient=not (request.dry_run or request.force))
         refusal = verdict.refusal(request.force)
         # What was judged is what is decided: had the members changed meanwhile, it might cost something else.
@@ -101,6 +102,12 @@ class Operations:
                 refusal, unknown = str(error), True
         status = HTTPStatus.SERVICE_UNAVAILABLE if unknown else HTTPStatus.OK
         return _said(verdict, done, version, lines, refusal, status)
+
+    async def _first_moment(self) -> None:
+        """A cluster that was formed a moment ago has yet to write its first list of members."""
+        deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
+        while not self._node.members.version and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     async def _judge(self, change: Add | Promote | Remove, *, patient: bool) -> Verdict:
         """What soon passes by itself is waited for: an earlier change, a learner that is only just coming."""
