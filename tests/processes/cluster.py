@@ -360,7 +360,12 @@ class Cluster:
         self.wait_ready()
         ended = [node.node for node in self.nodes if not node.runs()]
         assert not ended, f"nodes {ended} did not start: {self.nodes[ended[0]].log_text()}"
+        eventually(self._know_members, "every node knows the members")
         return self
+
+    def _know_members(self) -> bool:
+        statuses = [node.status() for node in self.nodes]
+        return all(status is not None and status.raw["membership"]["version"] > 0 for status in statuses)
 
     def start_node(self, node: Node) -> None:
         node.start(self._pipe_reading)

@@ -122,7 +122,8 @@ def test_leadership_is_transferred_by_hand(cluster: Cluster) -> None:
     [target, other] = cluster.followers()
     client = cluster.client([other])
     client.create("/steady", b"")
-    succeed(cluster.command("leader", "transfer", "--to", str(target.node), "--dry-run"))
+    dry_run = ("leader", "transfer", "--to", str(target.node), "--dry-run")
+    eventually(lambda: cluster.command(*dry_run).returncode == 0, "it is known how far the target is")
     assert cluster.leader() is leader
     succeed(cluster.command("leader", "transfer", "--to", str(target.node)))
     eventually(lambda: cluster.leader() is target, "the target leads")
