@@ -316,14 +316,14 @@ def changes(session: Session) -> None:
 @pytest.mark.parametrize(
     ("options", "last"),
     [
-        ("--prefix foo --rev={r1}", "END"),
-        ("--prefix foo --rev={r1} --prev-kv", "END"),
-        ("--prefix foo --rev={r3}", "END"),
-        ("--prefix foo --rev={r1} -w json", "RU5E"),
-        ("--prefix foo --rev={r1} -w fields", "END"),
-        ("foo foox --rev={r1}", "END"),
-        ("--prefix '' --rev={r1} --hex --prev-kv", r"\x45\x4e\x44"),
-        ("--prefix foo --rev={r1} -- sh -c 'env | grep ETCD_WATCH_ | sort'", 'VALUE="END"'),
+        ("--prefix foo --rev={r1}", "END\n"),
+        ("--prefix foo --rev={r1} --prev-kv", "END\n"),
+        ("--prefix foo --rev={r3}", "END\n"),
+        ("--prefix foo --rev={r1} -w json", '"Created":false}\n'),
+        ("--prefix foo --rev={r1} -w fields", '"Value" : "END"\n"Lease" : 0\n'),
+        ("foo foox --rev={r1}", "END\n"),
+        ("--prefix '' --rev={r1} --hex --prev-kv", "\\x45\\x4e\\x44\n"),
+        ("--prefix foo --rev={r1} -- sh -c 'env | grep ETCD_WATCH_ | sort'", 'VALUE="END"\n'),
         ("foo --rev={r1} -- sh -c 'echo $ETCD_WATCH_VALUE; exit 3'", '"1"'),
         ("--rev={r1} foox foo", ""),
     ],
@@ -371,9 +371,9 @@ def test_interactive_watch(sessions: list[Session]) -> None:
             watch.write(f"watch --rev={session.base + 1} foo")
             watch.wait_for("PUT\nfoo\n2\nDELETE\nfoo\n\n")
             watch.write(f"watch --rev={session.base + 1} --prev-kv --prefix fooe")
-            watch.wait_for("END")
+            watch.wait_for("END\n")
             watch.write(f"watch --rev={session.base + 2} foo -- printenv ETCD_WATCH_EVENT_TYPE")
-            watch.wait_for('"DELETE"')
+            watch.wait_for('"DELETE"\n')
             watch.write("nonsense")
             watch.write("watch")
             watch.write("progress")
