@@ -2,7 +2,8 @@
 
 h2load counts every answer with HTTP status 200 as a success and sees no gRPC status, which stands in the trailers.  So
 who uses this must see by other means that the requests did what they should (`Load.response_bytes` helps).
-Its log of latencies costs it a system call for each answer, of which the faster server has more.
+Its log of latencies costs it a system call for each answer, and with it the faster server more of the machine: so
+throughput is measured without it, and latencies under the same load after that.
 One h2load sends one body, hence writes one key; `run` starts one for each body, and splits the connections among them.
 """
 
@@ -28,6 +29,7 @@ class Load(msgspec.Struct, frozen=True):
     """What came of a load.  Latencies in microseconds."""
 
     requests: int
+    """Answered while throughput was measured; there were others before and after."""
     per_second: float
     p50_us: float
     p99_us: float
@@ -60,23 +62,41 @@ def run(
         raise MissingPeer("h2load is not installed: scripts/install-peers.sh installs it")
     if shape.connections % len(bodies):
         raise BenchmarkError(f"{shape.connections} connections cannot be split among {len(bodies)} keys")
-    processes, logs = [], []
+    commands = []
     for i, body in enumerate(bodies):
-        data, log = folder / f"body-{i}", folder / f"h2load-{i}.log"
+        data = folder / f"body-{i}"
         data.write_bytes(frame(body))
+        commands.append(
+            [
+                *(program, "-d", str(data), "--warm-up-time", str(warmup_seconds)),
+                *("-c", str(shape.connections // len(bodies)), "-m", str(shape.streams)),
+                *("-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{endpoint}{path}"),
+            ]
+        )
+    outputs = side_by_side([[*command, "-D", str(seconds)] for command in commands])
+    logs = [folder / f"h2load-{i}.log" for i in range(len(commands))]
+    for log in logs:
         log.unlink(missing_ok=True)
-        logs.append(log)
-        command = [
-            *(program, "-D", str(seconds), "--warm-up-time", str(warmup_seconds), "-d", str(data)),
-            *("-c", str(shape.connections // len(bodies)), "-m", str(shape.streams), "--log-file", str(log)),
-            *("-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{endpoint}{path}"),
+    logged_seconds = max(1, seconds // 2)
+    side_by_side(
+        [
+            [*command, "-D", str(logged_seconds), "--log-file", str(log)]
+            for command, log in zip(commands, logs, strict=True)
         ]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    )
+    return summary(outputs, [int(line.split(b"\t")[2]) for log in logs for line in log.read_bytes().splitlines()])
+
+
+def side_by_side(commands: Sequence[Sequence[str]]) -> list[str]:
+    """What they printed.  Raises BenchmarkError."""
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands
+    ]
     outputs = [process.communicate()[0] for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         if process.returncode:
             raise BenchmarkError(f"h2load ended with {process.returncode}:\n{output}")
-    return summary(outputs, [int(line.split(b"\t")[2]) for log in logs for line in log.read_bytes().splitlines()])
+    return outputs
 
 
 def summary(outputs: Sequence[str], latencies_us: list[int]) -> Load:

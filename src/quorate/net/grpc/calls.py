@@ -22,16 +22,15 @@ from quorate.net.grpc.status import Code
 
 
 class Call(Protocol):
-    """One RPC as the service sees it.  Answers of a call that is over (cancelled, connection lost) are dropped."""
+    """One RPC as the service sees it.  Answers of a call that is over (cancelled, connection lost) are dropped.
 
-    path: str
-    """`/package.Service/Method`."""
-    metadata: Mapping[str, str]
-    """The request's headers but for HTTP/2's own, names in lower case; several of one name joined by ", "."""
-    peer: str
-    """The client's address, for logs."""
-    deadline_s: float | None
-    """In the loop's time.  The server ends the call with DEADLINE_EXCEEDED by itself."""
+    The server ends a call whose deadline has passed with DEADLINE_EXCEEDED by itself.
+    """
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The request's headers but for HTTP/2's own, names in lower case; several of one name joined by ", "."""
+        ...
 
     @property
     def is_over(self) -> bool: ...

@@ -7,11 +7,13 @@ anywhere in a message.
 from __future__ import annotations
 
 import zlib
+from struct import Struct
 from typing import Final
 
 from quorate.net.grpc.status import Code, GrpcError
 
-PREFIX_BYTES: Final = 5
+PREFIX: Final = Struct(">BI")
+PREFIX_BYTES: Final = PREFIX.size
 IDENTITY: Final = "identity"
 GZIP: Final = "gzip"
 ENCODINGS: Final = (IDENTITY, GZIP)
@@ -20,7 +22,7 @@ _GZIP_WINDOW_BITS: Final = 31  # zlib's largest window, and gzip's header and tr
 
 def encode_message(message: bytes) -> bytes:
     """With its prefix, not compressed."""
-    return b"\x00" + len(message).to_bytes(4, "big") + message
+    return PREFIX.pack(0, len(message)) + message
 
 
 class MessageDecoder:

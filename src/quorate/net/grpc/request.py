@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from quorate.net.grpc.calls import Method
+from quorate.net.grpc.calls import Method, Unary
 from quorate.net.grpc.framing import ENCODINGS, GZIP, IDENTITY
 from quorate.net.grpc.headers import CONTENT_TYPE, encode_status_message, is_grpc, parse_timeout, unknown_path
 from quorate.net.grpc.status import Code, GrpcError
@@ -23,7 +23,7 @@ ONLY_OK_TRAILERS: Final = encode([(":status", "200"), ("content-type", CONTENT_T
 class RequestHead:
     """Derived once from headers that a client may send with a million calls."""
 
-    __slots__ = ("encoding", "metadata", "method", "path", "refusal", "timeout_s")
+    __slots__ = ("encoding", "is_plain_unary", "metadata", "method", "path", "refusal", "timeout_s")
 
     def __init__(self, headers: Headers, methods: Mapping[str, Method], services: frozenset[str]) -> None:
         self.path = headers.path
@@ -37,6 +37,8 @@ class RequestHead:
             self._read(headers, services)
         except GrpcError as error:
             self.refusal = only_trailers(error.code, error.message)
+        self.is_plain_unary = type(self.method) is Unary and self.encoding == IDENTITY
+        """Nothing stands between its bytes and its method but the prefix of the message."""
 
     def _read(self, headers: Headers, services: frozenset[str]) -> None:
         metadata = self.metadata
@@ -69,6 +71,7 @@ class RequestHead:
         head.method = self.method
         head.timeout_s = None
         head.encoding = self.encoding
+        head.is_plain_unary = self.is_plain_unary
         head.refusal = self.refusal
         if head.refusal is None:
             try:

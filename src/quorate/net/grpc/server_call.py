@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from quorate.net.grpc.calls import Call, StreamHandler
 from quorate.net.grpc.framing import MessageDecoder
 from quorate.net.grpc.request import RequestHead
@@ -14,60 +16,43 @@ if TYPE_CHECKING:
     from quorate.net.grpc.server_connection import ServerConnection
 
 
-class ServerCall:
-    """See `quorate.net.grpc.calls.Call`.  Its connection makes it, keeps it while it is not over, and writes for it."""
+class ServerCall(msgspec.Struct, eq=False):
+    """See `quorate.net.grpc.calls.Call`.  Its connection makes it, keeps it while it is not over, and writes for it.
 
-    __slots__ = (
-        "connection",
-        "deadline_s",
-        "decoder",
-        "excess_bytes",
-        "half_closed",
-        "handler",
-        "head",
-        "held_bytes",
-        "holds_back",
-        "is_dispatched",
-        "message",
-        "metadata",
-        "path",
-        "peer",
-        "responding",
-        "stream_id",
-        "unsent_streamed_bytes",
-    )
+    A Struct, because there is one for every request: it is made in C.
+    """
 
-    def __init__(self, connection: ServerConnection, stream_id: int, head: RequestHead) -> None:
-        self.connection: ServerConnection | None = connection
-        """None once the call is over."""
-        self.stream_id = stream_id
-        self.head = head
-        self.path: str = head.path
-        self.metadata: Mapping[str, str] = head.metadata
-        self.peer: str = connection.peer
-        self.deadline_s: float | None = None
-        self.decoder: MessageDecoder | None = None
-        self.half_closed = False
-        """The client has sent all."""
-        self.responding = False
-        """The response's headers are sent."""
+    connection: ServerConnection | None
+    """None once the call is over."""
+    stream_id: int
+    head: RequestHead
+    deadline_s: float | None = None
+    decoder: MessageDecoder | None = None
+    half_closed: bool = False
+    """The client has sent all."""
+    responding: bool = False
+    """The response's headers are sent."""
 
-        # Of a unary method.
-        self.message: bytes | None = None
-        """The request, where it came in parts or must wait."""
-        self.held_bytes = 0
-        """The request's size."""
-        self.is_dispatched = False
-        """The service has the request."""
+    # Of a unary method.
+    message: bytes | None = None
+    """The request, where it came in parts or must wait."""
+    held_bytes: int = 0
+    """The request's size."""
+    is_dispatched: bool = False
+    """The service has the request."""
 
-        # Of a streaming method.
-        self.handler: StreamHandler | None = None
-        self.unsent_streamed_bytes = 0
-        """As of the connection's last flush, and all that was sent since."""
-        self.excess_bytes = 0
-        """Sent while more than the low-water mark was unsent."""
-        self.holds_back = False
-        """The service has seen that too much is unsent: it is owed a `writable`."""
+    # Of a streaming method.
+    handler: StreamHandler | None = None
+    unsent_streamed_bytes: int = 0
+    """As of the connection's last flush, and all that was sent since."""
+    excess_bytes: int = 0
+    """Sent while more than the low-water mark was unsent."""
+    holds_back: bool = False
+    """The service has seen that too much is unsent: it is owed a `writable`."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.head.metadata
 
     @property
     def is_over(self) -> bool:

@@ -23,11 +23,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
 from typing import TYPE_CHECKING, Final, cast
 
 from quorate.net.grpc.calls import Call, Streaming, Unary
-from quorate.net.grpc.framing import IDENTITY, PREFIX_BYTES, MessageDecoder, encode_message
+from quorate.net.grpc.framing import IDENTITY, PREFIX, PREFIX_BYTES, MessageDecoder, encode_message
 from quorate.net.grpc.lingering import Lingering
 from quorate.net.grpc.request import (
     OK_TRAILERS,
@@ -73,7 +72,6 @@ SILENCE_LIMIT_S: Final = 80.0
 
 STOPPING: Final = "the server is stopping"
 
-_PREFIX: Final = Struct(">BI")
 _PING: Final = b"quorate?"
 
 
@@ -188,11 +186,16 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_s = now_s = self._loop.time()
+        calls = self._calls
         for event in self._http2.receive(data, now_s):
             if type(event) is RequestReceived:
                 self._request(event)
             elif type(event) is DataReceived:
-                self._body(event.stream_id, event.data, event.end_stream)
+                call = calls.get(event.stream_id)
+                if call is not None:
+                    self._part(call, event.data, event.end_stream)
+                else:
+                    self._body_of_none(event.stream_id, event.data, event.end_stream)
             else:
                 self._other(event)
         if self._patience is not None and self._http2.has_started:
@@ -207,22 +210,22 @@ class ServerConnection(asyncio.Protocol):
         head = event.headers.derived
         if type(head) is not RequestHead:
             head = head_of(event.headers, server.methods, server.services)
-        stream_id, data = event.stream_id, event.data
         method = head.method
         if method is None or head.refusal is not None:
             self._refuse(event, head.refusal)
             return
-        call = ServerCall(self, stream_id, head)
-        self._calls[stream_id] = call
+        stream_id, data = event.stream_id, event.data
+        self._calls[stream_id] = call = ServerCall(self, stream_id, head)
         server.counters.calls += 1
         if head.timeout_s is not None:
             call.deadline_s = self._heard_s + head.timeout_s
             server.deadlines.add(call, call.deadline_s)
-        if isinstance(method, Unary):
-            self._part(call, data, event.end_stream)
-        else:
+        if isinstance(method, Streaming):
             self._open(call, method)
-            self._body(stream_id, data, event.end_stream)
+        if call.is_over:
+            self._body_of_none(stream_id, data, event.end_stream)
+        elif data or event.end_stream:
+            self._part(call, data, event.end_stream)
 
     def _open(self, call: ServerCall, method: Streaming) -> None:
         if self._unsent_bytes > self._server.options.max_unread_bytes:
@@ -239,7 +242,7 @@ class ServerConnection(asyncio.Protocol):
         assert refusal is not None
         self._server.counters.calls_refused += 1
         self._refused[event.stream_id] = refusal
-        self._body(event.stream_id, event.data, event.end_stream)
+        self._body_of_none(event.stream_id, event.data, event.end_stream)
         if event.stream_id in self._refused:
             self._loop.call_later(REFUSAL_PATIENCE_S, self._answer_refused, event.stream_id, False)
 
@@ -251,11 +254,8 @@ class ServerConnection(asyncio.Protocol):
                 self._lingering.add(stream_id)
             self._schedule()
 
-    def _body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
-        call = self._calls.get(stream_id)
-        if call is not None:
-            self._part(call, data, end_stream)
-            return
+    def _body_of_none(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Of a stream that was refused, or whose call is over."""
         self._http2.consumed(0, len(data))
         if end_stream:
             self._lingering.ended(stream_id)
@@ -264,15 +264,9 @@ class ServerConnection(asyncio.Protocol):
     def _part(self, call: ServerCall, data: bytes, end_stream: bool) -> None:
         call.half_closed = end_stream
         size = len(data)
-        if (
-            end_stream
-            and size >= PREFIX_BYTES
-            and call.decoder is None
-            and call.handler is None
-            and call.head.encoding == IDENTITY
-        ):
+        if end_stream and call.head.is_plain_unary and call.decoder is None and size >= PREFIX_BYTES:
             # The hot path: a unary request in one piece.
-            flag, length = _PREFIX.unpack_from(data)
+            flag, length = PREFIX.unpack_from(data)
             if not flag and length == size - PREFIX_BYTES and length <= self._server.options.max_message_bytes:
                 self._credit_bytes += size
                 call.held_bytes = size
@@ -376,7 +370,11 @@ class ServerConnection(asyncio.Protocol):
                 self._sending[call] = None
         elif type(event) is TrailersReceived:
             # gRPC's requests have none; they end the request like anything that ends it.
-            self._body(event.stream_id, b"", True)
+            call = self._calls.get(event.stream_id)
+            if call is not None:
+                self._part(call, b"", True)
+            else:
+                self._body_of_none(event.stream_id, b"", True)
         elif type(event) is ConnectionFailed:
             self._server.counters.connections_failed += 1
             _log.info("closing %s: %s", self.peer, event.reason)
@@ -452,12 +450,12 @@ class ServerConnection(asyncio.Protocol):
         if call.deadline_s is not None:
             self._server.deadlines.remove(call, call.deadline_s)
         self._held_bytes -= call.held_bytes
-        if call.decoder is not None:
-            self._partial_bytes -= call.decoder.buffered_bytes
         if call.is_dispatched:
             if self._waiting:
                 self._waiting.pop(call, None)
         else:
+            if call.decoder is not None:
+                self._partial_bytes -= call.decoder.buffered_bytes
             self._deferred.pop(call, None)
             self._sending.pop(call, None)
             self._starved.pop(call, None)

@@ -137,29 +137,30 @@ class Connection:
         if stream is None or not stream.is_local_open:
             return
         sender = self._sender
-        size = len(data)
-        max_frame_bytes = sender.max_frame_bytes
+        size, headers_size, trailers_size = len(data), len(headers_block), len(trailers_block)
         if (
             size > sender.window
             or size > stream.send_window
-            or size > max_frame_bytes
-            or len(headers_block) > max_frame_bytes
-            or len(trailers_block) > max_frame_bytes
+            or size > sender.max_frame_bytes
+            or headers_size >= frames.SHORT
+            or trailers_size >= frames.SHORT
             or sender.must_shrink_table
         ):
             self.send_headers(stream_id, headers_block, False)
             self.send_data(stream_id, data, False)
             self.send_headers(stream_id, trailers_block, True)
             return
-        pack = frames.HEAD.pack
         sender.window -= size
         sender.useful_frames += 1
+        number = frames.UINT32.pack(stream_id)
         sender.chunks += (
-            pack(len(headers_block) << 8 | frames.HEADERS, frames.END_HEADERS, stream_id),
+            frames.STARTS_OF_HEADERS[headers_size],
+            number,
             headers_block,
-            pack(size << 8, 0, stream_id),
+            frames.HEAD.pack(size << 8, 0, stream_id),
             data,
-            pack(len(trailers_block) << 8 | frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id),
+            frames.STARTS_OF_TRAILERS[trailers_size],
+            number,
             trailers_block,
         )
         stream.is_local_open = False
@@ -386,10 +387,23 @@ class Connection:
         if size > self._receive_window:
             raise Violation(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is exceeded")
         self._receive_window -= size
+        stream = self._streams.get(stream_id)
+        if (
+            flags == frames.END_STREAM
+            and stream is not None
+            and stream.is_remote_open
+            and not stream.received
+            and stream.content_length in (-1, size)
+            and size <= stream.receive_window
+            and self._is_server
+        ):
+            # The hot path: a body in one piece.  Clients that send many requests at once send their headers first.
+            self._events.append(DataReceived(stream_id, payload, True))
+            self._end_remote(stream)
+            return
         if flags & frames.PADDED:
             start, stop = without_extras(payload, 0, size, frames.PADDED)
             payload = payload[start:stop]
-        stream = self._streams.get(stream_id)
         if stream is None or not stream.is_remote_open:
             if self._is_idle(stream_id):
                 raise Violation(ErrorCode.PROTOCOL_ERROR, f"data on stream {stream_id}")

@@ -41,6 +41,10 @@ HEAD = struct.Struct(">IBI")
 """A frame's first 9 bytes: length << 8 | type, flags, stream id (its top bit is reserved)."""
 HEAD_BYTES = HEAD.size
 UINT32 = struct.Struct(">I")
+SHORT = 256
+"""For HEADERS whose block is shorter, all of the head but the stream id is made already: it stands in each response."""
+STARTS_OF_HEADERS = tuple(HEAD.pack(size << 8 | HEADERS, END_HEADERS, 0)[:5] for size in range(SHORT))
+STARTS_OF_TRAILERS = tuple(HEAD.pack(size << 8 | HEADERS, END_HEADERS | END_STREAM, 0)[:5] for size in range(SHORT))
 SETTING = struct.Struct(">HI")
 _WINDOW_UPDATE = struct.Struct(">IBII")
 _GOAWAY = struct.Struct(">IBIII")

@@ -81,7 +81,11 @@ class FrameReader:
             if self._block is not None or self._must_be_settings:
                 self._check_expected(kind, flags, stream_id)
             if kind == frames.HEADERS:
-                position = self._on_headers(data, start, stop, flags, stream_id, handler)
+                if flags == frames.END_HEADERS:
+                    # The hot path: a request whose body follows.
+                    position = handler.on_block(data[start:stop], stream_id, False, data, stop)
+                else:
+                    position = self._on_headers(data, start, stop, flags, stream_id, handler)
             elif kind == frames.DATA:
                 handler.on_data(data[start:stop], flags, stream_id)
                 position = stop

@@ -10,6 +10,8 @@ from typing import Final
 
 _SIXTY_FOUR_BITS: Final = (1 << 64) - 1
 _ONE_BYTE: Final = tuple(bytes((number,)) for number in range(256))
+_LOW_BYTES: Final = tuple(bytes((low & 0x7F | 0x80, low >> 7 | 0x80)) for low in range(1 << 14))
+"""The first two bytes of numbers that take more: every answer has several revisions in it."""
 
 
 def varint(number: int) -> bytes:
@@ -19,9 +21,9 @@ def varint(number: int) -> bytes:
             return _ONE_BYTE[number]
         return bytes((number & 0x7F | 0x80, number >> 7))
     if 0 < number < 0x200000:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
+        return _LOW_BYTES[number & 0x3FFF] + _ONE_BYTE[number >> 14]
     if 0 < number < 0x10000000:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14 & 0x7F | 0x80, number >> 21))
+        return _LOW_BYTES[number & 0x3FFF] + bytes((number >> 14 & 0x7F | 0x80, number >> 21))
     number &= _SIXTY_FOUR_BITS
     encoded = bytearray()
     while number >= 0x80:

@@ -37,6 +37,9 @@ class HeaderWriter:
         self.member_id = member_id
         self.term = 0
         self._start = b""
+        self._revision = -1
+        self._written = b""
+        """For `_revision`: reads of one turn have it in common."""
         self._block = -1
         """The revision's bits above the lowest seven, which `_head` and `_tail` were made for."""
         self._head = b""
@@ -48,14 +51,17 @@ class HeaderWriter:
         self.term = term
         cluster_id, member_id = varint(self.cluster_id), varint(self.member_id)
         self._start = b"".join((_CLUSTER_ID, cluster_id, _MEMBER_ID, member_id, _TERM, varint(term), _REVISION))
-        self._block = -1
+        self._block = self._revision = -1
 
     def write(self, revision: int) -> bytes:
         """The header's bytes, to stand before (or after) the other fields of a response."""
-        block = revision >> 7
-        if block != self._block:
-            self._enter(block)
-        return self._head + _LOW[revision & 0x7F | self._more] + self._tail
+        if revision != self._revision:
+            block = revision >> 7
+            if block != self._block:
+                self._enter(block)
+            self._written = self._head + _LOW[revision & 0x7F | self._more] + self._tail
+            self._revision = revision
+        return self._written
 
     def _enter(self, block: int) -> None:
         self._block = block
