@@ -1,21 +1,15 @@
-"""Reads: linearizable ones behind a barrier that many share, then from this node's store.
-
-A barrier vouches for the reads that were there when it was asked for: a *round*.  What comes while one is under way
-gathers for the next.  Behind a large round the next one is given a moment to grow as large, because each costs messages
-to all peers, and its answers a write for each client.  Nobody waits longer than GATHER_MS for their round to begin,
-also where peers are far away and rounds take long.
+"""Reads: linearizable ones behind one barrier for all that came in a turn of the loop, then from this node's store.
 
 A barrier that fails says nothing about the cluster but that its leader changed or cannot be reached just now, and a
 read can be repeated without harm.  So the reads behind it wait for the next leader, as long as a request may take.
 
-The way of a read: `_new` until its round begins; `_asked` (or `_failed`) until a barrier has passed; `_ready` where
+The way of a read: `_new` until the end of its turn; `_asked` (or `_failed`) until a barrier has passed; `_ready` where
 a turn has answered enough; `_unread` while its client should first read what it was answered; `_large` where it is
 read in pieces, one after the other, so that only one of them is held half done.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,10 +22,6 @@ from quorate.services.etcd.reading_in_pieces import PIECE_KEYS, RangeInPieces
 from quorate.services.etcd.results import Result
 from quorate.services.interface import Group
 
-GATHER_MS: Final = 1
-"""The longest that a read waits for others before a barrier is asked for."""
-FEW: Final = 8
-"""Behind a round of no more reads, the next begins with whatever is there."""
 ANSWER_BYTES: Final = 1 << 20
 """Answers of one turn of the loop, about.  The rest is read in later turns: heartbeats and writes come between."""
 MAX_WAITING_BYTES: Final = 16 << 20
@@ -78,12 +68,6 @@ class Reads:
         """Have `submit` called at the end of the turn."""
         self._new: list[Read] = []
         self._asked: dict[_Round, None] = {}
-        self._newest: _Round | None = None
-        """The last of them, until its barrier came."""
-        self._enough = 0
-        """So many reads need not wait for more."""
-        self._gathering: asyncio.TimerHandle | None = None
-        """Ends the wait of those that are there."""
         self._failed: list[_Round] = []
         """Their barrier failed; another one follows."""
         self._ready: deque[_Round] = deque()
@@ -140,22 +124,8 @@ class Reads:
         if self._large:
             self._read_piece()
         if self._new:
-            self._begin_or_gather()
-
-    def _begin_or_gather(self) -> None:
-        if self._newest is None and len(self._new) >= self._enough:
-            self._begin_round()
-        elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(GATHER_MS / 1000, self._begin_round)
-
-    def _begin_round(self) -> None:
-        """Ask for a barrier for all that has gathered."""
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        reads, self._new = self._new, []
-        self._newest = round_ = _Round(reads, self._group.now_ms() + self._timeout_ms)
-        self._ask(round_)
+            reads, self._new = self._new, []
+            self._ask(_Round(reads, self._group.now_ms() + self._timeout_ms))
 
     def _ask(self, round_: _Round) -> None:
         self._asked[round_] = None
@@ -163,11 +133,6 @@ class Reads:
 
     def _came(self, round_: _Round, passed: bool) -> None:
         del self._asked[round_]
-        if round_ is self._newest:
-            self._newest = None
-            self._enough = len(round_.reads) if len(round_.reads) > FEW else 0
-            if self._new:
-                self._begin_or_gather()
         if passed:
             self._answer_all(deque((round_,)))
         elif round_.reads:
@@ -260,8 +225,6 @@ class Reads:
         single = [*self._new, *(read for read, _ in self._unread.values()), *(large.read for large in self._large)]
         rounds = [*self._asked, *self._failed, *self._ready, _Round(single, 0)]
         self._new, self._failed = [], []
-        if self._gathering is not None:
-            self._gathering.cancel()
         self._unread.clear()
         self._ready.clear()
         self._large.clear()
