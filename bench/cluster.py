@@ -30,6 +30,10 @@ JAR_FOLDER = Path("/usr/share/java")
 LOG4J_FOLDER = Path("/etc/zookeeper/conf")
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+IDLE_SECONDS = 30.0
+"""The longest that what an earlier load has left is waited for."""
+IDLE_LOAD = 0.15
+"""Of a core: a cluster without a load uses less."""
 PEER_DISTANCE, ADMIN_DISTANCE = 1000, 2000
 """Distances of the other ports of a node from its client port, as `quorate up` lays them out."""
 
@@ -188,6 +192,34 @@ def wait_caught_up(cluster: Cluster) -> dict[str, str]:
                 return modes
             time.sleep(0.05)
     raise BenchmarkError(f"{cluster.name}: a node has not caught up after {START_SECONDS:g} s")
+
+
+def wait_idle() -> None:
+    """Wait until no child of this process has much to do any more, and the disk has nothing to write.
+
+    What an earlier load has left behind, a snapshot for one, is not the next one's.
+    """
+    os.sync()
+    deadline = time.monotonic() + IDLE_SECONDS
+    before = children_cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        now = children_cpu_seconds()
+        if now - before < 0.5 * IDLE_LOAD:
+            break
+        before = now
+    os.sync()
+
+
+def children_cpu_seconds() -> float:
+    """What the running children of this process have used so far."""
+    ticks = 0
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            # Behind the name, which may hold anything: state, and eleven numbers later the times as user and as system.
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def stop_process(process: subprocess.Popen[bytes]) -> None:

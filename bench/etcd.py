@@ -25,7 +25,7 @@ from google.protobuf.message import Message
 
 import fanout
 import h2load
-from cluster import BenchmarkError, Cluster, QuorateNodes, reported_errors
+from cluster import BenchmarkError, Cluster, QuorateNodes, reported_errors, wait_idle
 from etcd_cluster import PUT, RANGE, TXN, Calls, EtcdCluster, etcd_mode, refused_is_an_error, status
 from h2load import Load, Shape
 from quorate.services.etcd import etcd_pb2 as pb
@@ -128,10 +128,9 @@ def run_case(cluster: Cluster, case: Case, arguments: argparse.Namespace, folder
 
 
 def measure(cluster: Cluster, cases: Sequence[Case], arguments: argparse.Namespace, folder: Path) -> dict[Case, Load]:
-    """What earlier cases left for the disk to write is written before each: it is not this case's."""
     results = {}
     for case in cases:
-        os.sync()
+        wait_idle()
         load = run_case(cluster, case, arguments, folder)
         print(
             f"{cluster.name:>8}  {case!s:<22} {load.per_second:>9,.0f}/s  p50 {load.p50_us:>7,.0f} µs"
