@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorate.consensus.membership import PREFIX, Configuration
-from quorate.consensus.raft.barriers import Barrier, ForwardedBarriers, Rounds
-from quorate.consensus.raft.configurations import (
+from quorate.consensus.barriers import Barrier, ForwardedBarriers, Rounds
+from quorate.consensus.configurations import (
     Configurations,
     after_joint,
     incarnation_of,
@@ -17,11 +16,12 @@ from quorate.consensus.raft.configurations import (
     towards,
     with_learners,
 )
+from quorate.consensus.log import Log
+from quorate.consensus.membership import PREFIX, Configuration
 from quorate.consensus.raft.hard_state import InvalidHardState, decode_hard_state, encode_hard_state
-from quorate.consensus.raft.log import Log
 from quorate.consensus.raft.progress import Flow, Progress
-from quorate.consensus.raft.timing import Timing
 from quorate.consensus.records import CompactedThrough, Entry, InvalidState, Recovered
+from quorate.consensus.timing import Timing
 
 TERMS = st.lists(st.integers(1, 5), max_size=12).map(sorted)
 
@@ -47,10 +47,10 @@ def test_compaction_keeps_what_follows_and_at_most_so_many_bytes_before(
     assert log.base_position <= position and log.last_position == len(terms)
     kept = log.between(log.base_position + 1, position) if log.base_position < position else []
     assert sum(len(entry.payload) for entry in kept) <= keep_bytes
-    assert log.term_at(log.base_position) == ([0, *terms][log.base_position])
-    assert log.term_at(log.base_position - 1) is None
+    assert log.generation_at(log.base_position) == ([0, *terms][log.base_position])
+    assert log.generation_at(log.base_position - 1) is None
     for p in range(log.base_position + 1, len(terms) + 1):
-        assert log.term_at(p) == terms[p - 1]
+        assert log.generation_at(p) == terms[p - 1]
 
 
 def test_reading_stops_at_the_bound_but_gives_at_least_one_entry() -> None:
@@ -63,16 +63,16 @@ def test_reading_stops_at_the_bound_but_gives_at_least_one_entry() -> None:
 def test_truncation_brings_the_last_term_back() -> None:
     log = log_of([1, 2, 2, 5], base_position=10, base_term=1)
     log.truncate_from(12)
-    assert (log.last_position, log.last_term, log.term_at(12)) == (11, 1, None)
+    assert (log.last_position, log.last_generation, log.generation_at(12)) == (11, 1, None)
     log.truncate_from(11)
-    assert (log.last_position, log.last_term) == (10, 1)
+    assert (log.last_position, log.last_generation) == (10, 1)
 
 
 def test_a_gap_and_a_falling_term_are_bugs() -> None:
     log = log_of([1, 2])
     with pytest.raises(AssertionError, match="gap"):
         log.append(Entry(4, 2, b""))
-    with pytest.raises(AssertionError, match="term fell"):
+    with pytest.raises(AssertionError, match="generation fell"):
         log.append(Entry(3, 1, b""))
 
 

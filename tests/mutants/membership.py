@@ -9,7 +9,7 @@ from tests.mutants.mutant import Change, Mutant
 _CORE: Final = "quorate.consensus.raft.core"
 _CANDIDATE: Final = "quorate.consensus.raft.candidate"
 _LEADER: Final = "quorate.consensus.raft.leader"
-_CONFIGURATIONS: Final = "quorate.consensus.raft.configurations"
+_CONFIGURATIONS: Final = "quorate.consensus.configurations"
 _ROSTER: Final = "quorate.node.roster"
 _STORE: Final = "quorate.services.cluster.store"
 

@@ -69,7 +69,8 @@ MUTANTS: Final = (
         (
             Change(
                 _REPLICA,
-                "return (message.last_term, message.last_position) >= (core.log.last_term, core.log.last_position)",
+                "return (message.last_term, message.last_position)"
+                " >= (core.log.last_generation, core.log.last_position)",
                 "return True",
             ),
         ),
@@ -80,7 +81,8 @@ MUTANTS: Final = (
         (
             Change(
                 _REPLICA,
-                "return (message.last_term, message.last_position) >= (core.log.last_term, core.log.last_position)",
+                "return (message.last_term, message.last_position)"
+                " >= (core.log.last_generation, core.log.last_position)",
                 "return message.last_position >= core.log.last_position",
             ),
         ),

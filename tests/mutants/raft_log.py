@@ -78,7 +78,7 @@ MUTANTS: Final = (
     Mutant(
         "commit_earlier_term_by_counting",
         "Leader Completeness, figure 8: an earlier term's entry on a majority is overwritten by a later leader",
-        (Change(_LEADER, " or core.log.term_at(held_position) != core.term:", ":"),),
+        (Change(_LEADER, " or core.log.generation_at(held_position) != core.term:", ":"),),
     ),
     Mutant(
         "count_duplicate_acks_twice",
@@ -105,7 +105,7 @@ MUTANTS: Final = (
         (
             Change(
                 _FOLLOWER,
-                "while known < count and core.log.term_at(entries[known].position) == entries[known].generation:",
+                "while known < count and core.log.generation_at(entries[known].position) == entries[known].generation:",
                 "while False:",
             ),
         ),
@@ -116,8 +116,8 @@ MUTANTS: Final = (
         (
             Change(
                 _FOLLOWER,
-                "while known < count and core.log.term_at(entries[known].position) == entries[known].generation:",
-                "while known < count and core.log.term_at(entries[known].position) is not None:",
+                "while known < count and core.log.generation_at(entries[known].position) == entries[known].generation:",
+                "while known < count and core.log.generation_at(entries[known].position) is not None:",
             ),
         ),
     ),
@@ -127,8 +127,8 @@ MUTANTS: Final = (
         (
             Change(
                 _FOLLOWER,
-                "elif core.log.term_at(previous_position) != message.previous_term:",
-                "elif core.log.term_at(previous_position) is None:",
+                "elif core.log.generation_at(previous_position) != message.previous_term:",
+                "elif core.log.generation_at(previous_position) is None:",
             ),
         ),
     ),

@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Change, Mutant
 
-_BARRIERS: Final = "quorate.consensus.raft.barriers"
+_BARRIERS: Final = "quorate.consensus.barriers"
 _FOLLOWER: Final = "quorate.consensus.raft.follower"
 _LEADER: Final = "quorate.consensus.raft.leader"
 _GROUP: Final = "quorate.node.group"

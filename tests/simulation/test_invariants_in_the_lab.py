@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from quorate.consensus.barriers import Barrier, Rounds
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.raft import core
-from quorate.consensus.raft.barriers import Barrier, Rounds
 from quorate.consensus.raft.candidate import Candidate
 from quorate.consensus.raft.core import Core
 from quorate.consensus.raft.follower import Follower
@@ -44,7 +44,7 @@ def vote_again(self: Core, node: NodeId) -> None:
 def would_vote_again(self: RaftReplica, sender: NodeId, message: RequestVote) -> bool:
     log = self._core.log
     return message.term >= self._core.term and (
-        (message.last_term, message.last_position) >= (log.last_term, log.last_position)
+        (message.last_term, message.last_position) >= (log.last_generation, log.last_position)
     )
 
 

@@ -18,14 +18,15 @@ Read it in this order:
 
 - `messages`   what servers say to one another, and which numbers are nonsense
 - `hard_state` term and vote, as bytes
-- `log`        the tail of the log in memory
-- `configurations`   who decides, by position of the log, and the steps from one configuration to another
-- `timing`     election timeouts that follow round trips
 - `core`       what a server is in every role; **durable before spoken** is decided in `Core.send`
 - `follower`, `candidate`, `leader`   the roles
 - `progress`   what a leader believes of one peer
-- `barriers`   heartbeat rounds, and linearizable reads that ride on them
 - `replica`    events to roles, and the changes of role
+
+Beside it, in `quorate.consensus`, stands what protocols share: `log` (its tail in memory),
+`configurations` (who decides, by position of the log, and the steps from one to another),
+`timing` (election timeouts that follow round trips) and `barriers` (heartbeat rounds, and
+linearizable reads that ride on them).
 
 A role never changes the role: it tells `replica`, where the changes stand side by side.
 

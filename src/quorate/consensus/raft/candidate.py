@@ -31,7 +31,7 @@ class Candidate:
         self._answers: dict[NodeId, bool] = {}
         assert pre_vote or core.voted_for == core.node_id
         term = core.term + 1 if pre_vote else core.term
-        request = RequestVote(term, core.log.last_position, core.log.last_term, pre_vote, transfer)
+        request = RequestVote(term, core.log.last_position, core.log.last_generation, pre_vote, transfer)
         for voter in core.voters:
             if voter != core.node_id:
                 core.send(voter, request)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from quorate.consensus.configurations import Configurations, recover_configurations
+from quorate.consensus.log import Log
 from quorate.consensus.membership import PREFIX, Configuration
-from quorate.consensus.raft.configurations import Configurations, recover_configurations
 from quorate.consensus.raft.hard_state import decode_hard_state, encode_hard_state
-from quorate.consensus.raft.log import Log
 from quorate.consensus.raft.messages import MAX_NUMBER, Appended, RaftMessage
-from quorate.consensus.raft.timing import Timing
 from quorate.consensus.records import CompactedThrough, Entry, Recovered, SaveEntry, SaveState, TruncateFrom
 from quorate.consensus.replica import Effects, InstallSnapshot, NodeId, RandomSource, ReplicaConfig, Send
+from quorate.consensus.timing import Timing
 from quorate.quorums import Quorum
 
 
@@ -206,7 +206,7 @@ class Core:
         assert position <= self.handed_position, (position, self.handed_position)
         if position <= self.compacted_position:
             return
-        term = self.log.term_at(position)
+        term = self.log.generation_at(position)
         assert term is not None, position
         self.compacted_position = position
         configuration = self.configurations.compact(position)
@@ -221,7 +221,7 @@ class Core:
         """
         assert position > self.commit_position, (position, self.commit_position)
         former, was_changing = self.configuration, self.is_changing()
-        if self.log.term_at(position) == term:
+        if self.log.generation_at(position) == term:
             self.log.compact(position, self.config.max_tail_bytes)
             self.configurations.compact(position)
         else:

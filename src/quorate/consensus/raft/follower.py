@@ -7,8 +7,8 @@ elect whoever knows, and the votes of others are counted by nobody.
 
 from __future__ import annotations
 
+from quorate.consensus.barriers import ForwardedBarriers
 from quorate.consensus.membership import Configuration
-from quorate.consensus.raft.barriers import ForwardedBarriers
 from quorate.consensus.raft.core import Core
 from quorate.consensus.raft.messages import Append, Appended, AppendRejected, BarrierAnswer, BarrierRequest, Commit
 from quorate.consensus.replica import BarrierPassed, NodeId, SnapshotArrived
@@ -92,7 +92,7 @@ class Follower:
             # Whatever is committed here is in the leader's log as well.
             entries = entries[core.commit_position - previous_position :]
             previous_position = core.commit_position
-        elif core.log.term_at(previous_position) != message.previous_term:
+        elif core.log.generation_at(previous_position) != message.previous_term:
             self._reject(message)
             return
         last_new_position = previous_position + len(entries)
@@ -113,7 +113,7 @@ class Follower:
         if previous_position < core.log.last_position:
             # Only a real conflict may cut the log: an old message that arrives late is a
             # prefix of what is here, and what follows it may be acknowledged.
-            while known < count and core.log.term_at(entries[known].position) == entries[known].generation:
+            while known < count and core.log.generation_at(entries[known].position) == entries[known].generation:
                 known += 1
             if known < count and entries[known].position <= core.log.last_position:
                 core.truncate_from(entries[known].position)
@@ -124,7 +124,7 @@ class Follower:
         """Say where the logs may agree: skip every entry here that is newer than the leader's at that place."""
         core = self.core
         hint_position = core.log.last_position_at_or_before(message.previous_position, message.previous_term)
-        hint_term = core.log.term_at(hint_position)
+        hint_term = core.log.generation_at(hint_position)
         assert hint_term is not None and self.leader is not None
         core.send(
             self.leader,

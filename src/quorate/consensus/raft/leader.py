@@ -6,15 +6,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from quorate.consensus.membership import Configuration
-from quorate.consensus.raft.barriers import Barrier, Rounds
-from quorate.consensus.raft.configurations import (
+from quorate.consensus.barriers import Barrier, Rounds
+from quorate.consensus.configurations import (
     after_joint,
     incarnation_of,
     is_possible,
     towards,
     with_learners,
 )
+from quorate.consensus.membership import Configuration
 from quorate.consensus.raft.core import Core
 from quorate.consensus.raft.messages import (
     MAX_NUMBER,
@@ -193,7 +193,7 @@ class Leader:
         """Send the entries after `next_position`, or none; where the one before is gone, ask for a snapshot."""
         core = self.core
         previous_position = progress.next_position - 1
-        previous_term = core.log.term_at(previous_position)
+        previous_term = core.log.generation_at(previous_position)
         if previous_term is None:
             self._ask_snapshot(progress)
             return
@@ -256,7 +256,7 @@ class Leader:
         self._hear(sender, message.round)
         news = progress.acknowledged(message.match_position, self.rounds.current, core.log.last_position)
         if progress.flow is Flow.SNAPSHOT:
-            if core.log.term_at(progress.match_position) is not None:
+            if core.log.generation_at(progress.match_position) is not None:
                 progress.resume()
             elif progress.retry_ms is not None and progress.retry_ms <= core.now_ms:
                 self._ask_snapshot(progress)
@@ -331,7 +331,7 @@ class Leader:
         core = self.core
         held_position = core.quorum.greatest_held(self._match_positions)
         former_position = core.commit_position
-        if held_position <= former_position or core.log.term_at(held_position) != core.term:
+        if held_position <= former_position or core.log.generation_at(held_position) != core.term:
             return
         core.commit(held_position)
         for entry in core.log.between(max(former_position, self.opening_position) + 1, held_position):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from quorate.consensus.membership import PREFIX, InvalidConfiguration, decode_configuration
-from quorate.consensus.raft.timing import MAX_ROUND_TRIP_MS
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import Message
+from quorate.consensus.timing import MAX_ROUND_TRIP_MS
 
 MAX_NUMBER = (1 << 62) - 1
 """Terms and positions above this are nonsense: no cluster lives that long, and hard state holds 64 bits."""

@@ -12,8 +12,8 @@ Each change of role is one method here, so that they can be read one after anoth
 
 from __future__ import annotations
 
+from quorate.consensus.barriers import Barrier
 from quorate.consensus.membership import Configuration, InvalidConfiguration, decode_configuration
-from quorate.consensus.raft.barriers import Barrier
 from quorate.consensus.raft.candidate import Ballot, Candidate
 from quorate.consensus.raft.core import Core
 from quorate.consensus.raft.follower import Follower
@@ -300,7 +300,7 @@ class RaftReplica:
                 return False
             if isinstance(role, Follower) and role.leader not in (None, sender):
                 return False
-        return (message.last_term, message.last_position) >= (core.log.last_term, core.log.last_position)
+        return (message.last_term, message.last_position) >= (core.log.last_generation, core.log.last_position)
 
     def _receive_vote(self, sender: NodeId, message: Vote) -> None:
         role = self._role

@@ -1,6 +1,6 @@
-"""The tail of the log that a server keeps in memory.
+"""The tail of a log without holes that a server keeps in memory: Raft's and ZAB's.
 
-Terms never fall along a log, which is what makes the conflict hints a binary search.
+Generations never fall along a log, which is what makes the conflict hints a binary search.
 """
 
 from __future__ import annotations
@@ -18,33 +18,35 @@ def _generation(entry: Entry) -> int:
 class Log:
     """Entries base_position + 1 ... last_position, without gaps.
 
-    `base_term` is the term of the entry at `base_position`, which is itself no longer held.
+    `base_generation` is the generation of the entry at `base_position`, which is itself no longer held.
     """
 
-    __slots__ = ("_entries", "base_position", "base_term", "last_position", "last_term")
+    __slots__ = ("_entries", "base_generation", "base_position", "last_generation", "last_position")
 
-    def __init__(self, base_position: int, base_term: int, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, base_position: int, base_generation: int, entries: Iterable[Entry] = ()) -> None:
         self.base_position = base_position
-        self.base_term = base_term
+        self.base_generation = base_generation
         self.last_position = base_position
-        self.last_term = base_term
+        self.last_generation = base_generation
         self._entries: list[Entry] = []
         for entry in entries:
             self.append(entry)
 
     def append(self, entry: Entry) -> None:
         assert entry.position == self.last_position + 1, f"gap: {entry.position} after {self.last_position}"
-        assert entry.generation >= self.last_term, f"term fell: {entry.generation} after {self.last_term}"
+        assert entry.generation >= self.last_generation, (
+            f"generation fell: {entry.generation} after {self.last_generation}"
+        )
         self._entries.append(entry)
         self.last_position = entry.position
-        self.last_term = entry.generation
+        self.last_generation = entry.generation
 
-    def term_at(self, position: int) -> int | None:
+    def generation_at(self, position: int) -> int | None:
         """Term of the entry at `position`, None where it is not held any more or not yet."""
         index = position - self.base_position - 1
         if 0 <= index < len(self._entries):
             return self._entries[index].generation
-        return self.base_term if index == -1 else None
+        return self.base_generation if index == -1 else None
 
     def between(self, first: int, last: int) -> list[Entry]:
         """Entries first ... last, all of which must be held."""
@@ -65,20 +67,20 @@ class Log:
             end += 1
         return tuple(entries[start:end]), size
 
-    def last_position_at_or_before(self, position: int, term: int) -> int:
-        """The last place at or before `position` whose entry has `term` or a lower one.
+    def last_position_at_or_before(self, position: int, generation: int) -> int:
+        """The last place at or before `position` whose entry has `generation` or a lower one.
 
         Not lower than `base_position`, since nothing is known before it.
         """
         held = max(0, min(position, self.last_position) - self.base_position)
-        return self.base_position + bisect_right(self._entries, term, 0, held, key=_generation)
+        return self.base_position + bisect_right(self._entries, generation, 0, held, key=_generation)
 
     def truncate_from(self, position: int) -> None:
         """Forget the entry at `position` and all after it."""
         assert self.base_position < position <= self.last_position, (position, self.base_position, self.last_position)
         del self._entries[position - self.base_position - 1 :]
         self.last_position = position - 1
-        self.last_term = self._entries[-1].generation if self._entries else self.base_term
+        self.last_generation = self._entries[-1].generation if self._entries else self.base_generation
 
     def compact(self, position: int, keep_bytes: int) -> None:
         """Drop entries at or before `position`, except for the last `keep_bytes` of payload among them."""
@@ -91,5 +93,5 @@ class Log:
             index -= 1
         if index >= 0:
             self.base_position = self._entries[index].position
-            self.base_term = self._entries[index].generation
+            self.base_generation = self._entries[index].generation
             del self._entries[: index + 1]
