@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
 LAYERS = (
-    {"clocks", "quorums"},
+    {"availability", "clocks", "quorums"},
     {"consensus", "transactions"},
     {"storage"},
     {"net"},
@@ -47,7 +47,7 @@ TOP_MODULES = {"quorate", "quorate.__main__"}
 """Modules in no layer.  The package itself must import nothing; `__main__` imports the command line."""
 
 PURE_PATTERN = re.compile(
-    r"quorate\.(consensus|transactions|clocks|quorums|net\.http2)\b.*|quorate\.services\.\w+\.store"
+    r"quorate\.(consensus|transactions|availability|clocks|quorums|net\.http2)\b.*|quorate\.services\.\w+\.store"
 )
 
 PURE_LIBRARY = {
