@@ -83,9 +83,12 @@ def summary_of_lost(plan: Plan, lost: Lost) -> Summary:
 
 
 def time_limit_s(plan: Plan) -> float:
-    """How much real time a run may take before it counts as hanging: ten times what it should need, and more."""
+    """How much real time a run may take before it counts as hanging.
+
+    Some thirty times what it should need: a busy machine is no violation.
+    """
     size = max(1.0, plan.nodes / 3) * max(1.0, plan.operations_per_s / 100)
-    return 60.0 + size * (plan.duration_s + 60.0) / 3
+    return 240.0 + size * (plan.duration_s + 60.0)
 
 
 def nothing() -> None:
