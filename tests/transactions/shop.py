@@ -1,0 +1,234 @@
+"""An order, a stock and a payment participant under everything that may happen, from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+from quorate.transactions.coordinator import Coordinator
+from quorate.transactions.effects import Begin, Refusal
+from quorate.transactions.messages import Address
+from quorate.transactions.table import Add, Create, Read, decode_result, operation
+from tests.transactions.ledger import Ledger
+from tests.transactions.world import CLIENT, COORDINATOR, Host, World, choose_from, require
+
+ORDERS, STOCK, PAYMENT = "orders", "stock", "payment"
+ARTICLES, CUSTOMERS, PRICE = 5, 5, 7
+IN_STOCK, PURSE = 12, 60
+
+TABLES = {
+    ORDERS: {},
+    STOCK: {f"article-{n}": IN_STOCK for n in range(ARTICLES)},
+    PAYMENT: {**{f"customer-{n}": PURSE for n in range(CUSTOMERS)}, **{f"till-{n}": 0 for n in range(ARTICLES)}},
+}
+MONEY = PURSE * CUSTOMERS
+
+
+@dataclass(frozen=True, slots=True)
+class Climate:
+    """How often what happens, as weights; a packet is lost or repeated with the probabilities."""
+
+    name: str
+    groups: frozenset[Address]
+    begin: int = 4
+    deliver: int = 60
+    sync: int = 30
+    tick: int = 8
+    crash: int = 0
+    restart: int = 0
+    take_over: int = 0
+    loss: float = 0.0
+    repetition: float = 0.0
+
+
+EVERYBODY = frozenset((COORDINATOR, *TABLES))
+NOBODY: frozenset[Address] = frozenset()
+
+CLIMATES = (
+    Climate("reordering", NOBODY),
+    Climate("bad network", NOBODY, loss=0.2, repetition=0.2),
+    Climate("crashes", NOBODY, crash=2, restart=6),
+    Climate("crashes and a bad network", NOBODY, crash=2, restart=6, loss=0.1, repetition=0.2),
+    Climate("the coordinator is a group", frozenset((COORDINATOR,)), crash=1, restart=6, take_over=2, repetition=0.2),
+    Climate("all are groups", EVERYBODY, crash=1, restart=6, take_over=1, loss=0.05, repetition=0.2),
+    Climate("leaders change often", EVERYBODY, begin=2, deliver=80, crash=1, take_over=3, repetition=0.3),
+)
+
+
+class Shop:
+    """One run.  `check` raises Violation; `counts` say what was exercised."""
+
+    def __init__(self, seed: int) -> None:
+        self.climate = CLIMATES[seed % len(CLIMATES)]
+        self.random = random.Random(seed)
+        self.world = World(TABLES, self.climate.groups)
+        self.ledger = Ledger(self.world)
+        self.counts: Counter[str] = Counter()
+        self._orders = 0
+
+    def run(self, steps: int) -> None:
+        climate = self.climate
+        actions = (self.begin, self.deliver, self.sync, self.tick, self.crash, self.restart, self.take_over)
+        weights = (
+            climate.begin,
+            climate.deliver,
+            climate.sync,
+            climate.tick,
+            climate.crash,
+            climate.restart,
+            climate.take_over,
+        )
+        for action in self.random.choices(actions, weights, k=steps):
+            action()
+        self.heal()
+        self.check()
+
+    # --- what may happen -------------------------------------------------------------------
+
+    def begin(self) -> None:
+        host = self.world.hosts[COORDINATOR]
+        if not host.lives:
+            return
+        life = self.random.choice(host.lives)
+        machine = life.machine
+        assert isinstance(machine, Coordinator)
+        number, operations = machine.next_number, self.draw()
+        is_new = not self.ledger.begun or self.random.random() > 0.1
+        if not is_new:
+            number = self.random.choice(sorted(self.ledger.begun))
+        refused = self.world.step(host, life, Begin(number, CLIENT, operations))
+        if refused is None:
+            require(is_new, f"{number} came again and was not refused")
+            self.ledger.begun[number] = operations
+        else:
+            # A deposed leader has not heard of its successor's numbers.
+            expected = {Refusal.NOT_OPEN} if is_new else {Refusal.NOT_NEW, Refusal.NOT_OURS, Refusal.NOT_OPEN}
+            require(refused.refusal in expected, f"{number} is refused: {refused.text}")
+            self.counts["refused"] += 1
+
+    def draw(self) -> dict[Address, bytes]:
+        article, customer = self.random.randrange(ARTICLES), self.random.randrange(CUSTOMERS)
+        quantity = self.random.randrange(1, 4)
+        kind = self.random.random()
+        if kind < 0.5:
+            self._orders += 1
+            return {
+                ORDERS: operation(Create(f"order-{self._orders}", quantity)),
+                STOCK: operation(Add(f"article-{article}", -quantity)),
+                PAYMENT: operation(
+                    Add(f"customer-{customer}", -quantity * PRICE), Add(f"till-{article}", quantity * PRICE)
+                ),
+            }
+        if kind < 0.7:
+            # Read all: an audit, which must see the shop at one moment.
+            return {name: operation(*(Read(key) for key in TABLES[name])) for name in (STOCK, PAYMENT)}
+        if kind < 0.9:
+            other = (customer + 1) % CUSTOMERS
+            return {PAYMENT: operation(Add(f"customer-{customer}", -5), Add(f"customer-{other}", 5))}
+        # Some of an order is taken back; there may be no such order, or not so much of it.
+        return {
+            ORDERS: operation(Add(f"order-{self.random.randrange(1, self._orders + 2)}", -quantity)),
+            STOCK: operation(Add(f"article-{article}", quantity)),
+            PAYMENT: operation(
+                Add(f"customer-{customer}", quantity * PRICE), Add(f"till-{article}", -quantity * PRICE)
+            ),
+        }
+
+    def deliver(self) -> None:
+        packets = self.world.packets
+        if not packets:
+            return
+        index = self.random.randrange(len(packets))
+        fate = self.random.random()
+        if fate < self.climate.loss:
+            packets.pop(index)
+            self.counts["lost"] += 1
+        elif fate < self.climate.loss + self.climate.repetition:
+            self.world.deliver(packets[index], choose_from(self.random))
+            self.counts["repeated"] += 1
+        else:
+            self.world.deliver(packets.pop(index), choose_from(self.random))
+
+    def sync(self) -> None:
+        waiting = [(host, life) for host in self.world.hosts.values() for life in host.lives if life.unsynced]
+        if waiting:
+            self.world.sync(*self.random.choice(waiting))
+
+    def tick(self) -> None:
+        self.world.tick(self.random.randrange(1, 200))
+
+    def crash(self) -> None:
+        host = self._any_host()
+        if not host.lives:
+            return
+        life = self.random.choice(host.lives)
+        unsynced = sum(len(effects.records) for effects in life.unsynced)
+        self.counts["crashed with unsynced records"] += unsynced > 0
+        self.world.crash(host, life, self.random.randrange(unsynced + 1))
+        if host.is_group and not host.lives:
+            self.world.start(host)
+
+    def restart(self) -> None:
+        host = self._any_host()
+        if not host.lives:
+            self._start(host)
+
+    def take_over(self) -> None:
+        """In a group somebody else leads; the former leader has not noticed."""
+        host = self._any_host()
+        if host.is_group:
+            self._start(host)
+            self.counts["taken over"] += 1
+
+    def _any_host(self) -> Host:
+        return self.random.choice(list(self.world.hosts.values()))
+
+    def _start(self, host: Host) -> None:
+        self.counts["restarted in doubt"] += bool(getattr(host.state, "prepared", None))
+        self.counts["restarted with commits"] += bool(getattr(host.state, "committed", None))
+        self.world.start(host)
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """No more faults: every process runs, every group elects a leader once more, time passes."""
+        for host in self.world.hosts.values():
+            if host.is_group:
+                for life in list(host.lives):
+                    self.world.crash(host, life)
+            if not host.lives:
+                self._start(host)
+        self.world.pass_time(3000)
+
+    def check(self) -> None:
+        self.ledger.check()
+        orders, stock, payment = (self.world.hosts[name].table.values for name in (ORDERS, STOCK, PAYMENT))
+        sold = sum(orders.values())
+        require(sum(payment.values()) == MONEY, f"money made or lost: {sum(payment.values())} of {MONEY}")
+        require(sum(stock.values()) == IN_STOCK * ARTICLES - sold, f"{sold} sold, and in stock {stock}")
+        taken = sum(value for key, value in payment.items() if key.startswith("till-"))
+        require(taken == sold * PRICE, f"{sold} sold, and {taken} taken")
+        self._check_audits()
+        self.counts["fenced"] = self.world.fenced
+        for is_committed in self.ledger.ended.values():
+            self.counts["committed" if is_committed else "aborted after a promise"] += 1
+        self.counts["begun"] = len(self.ledger.begun)
+        self.counts["told"] = len(self.world.outcomes)
+
+    def _check_audits(self) -> None:
+        for outcome in self.world.outcomes:
+            if outcome.committed and set(outcome.results) == {STOCK, PAYMENT}:
+                in_stock = sum(value or 0 for value in decode_result(outcome.results[STOCK]))
+                money = [value or 0 for value in decode_result(outcome.results[PAYMENT])]
+                taken = sum(money[CUSTOMERS:])
+                require(sum(money) == MONEY, f"an audit saw {sum(money)} of {MONEY}")
+                require(taken == (IN_STOCK * ARTICLES - in_stock) * PRICE, f"an audit saw {in_stock} and {taken}")
+                self.counts["audits"] += 1
+
+
+def run(seed: int, steps: int = 600) -> Shop:
+    """Raises Violation, or AssertionError of the code under test."""
+    shop = Shop(seed)
+    shop.run(steps)
+    return shop
