@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeAlias
@@ -172,7 +172,8 @@ class Direct:
     of a sum over those in which nobody does; who can no longer get what it is missing is marked with 0, whatever it
     had; and nodes that are alike (`_alike`) are interchangeable, so their numbers are kept sorted.
 
-    Twelve alike nodes take 15,000 steps, twelve of which no two are alike, linked each to each, 76 million: a minute.
+    Twelve alike nodes, linked each to each, take 15,000 steps; twelve of which no two are alike take 76 million, which
+    is a minute or two.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -180,8 +181,11 @@ class Direct:
         self._failure = [[graph.failure_between(a, b) for b in range(graph.size)] for a in range(graph.size)]
         self._degree = [sum(failure < 1 for failure in row) for row in self._failure]
 
-    def stuck(self, needs: Needs) -> list[float]:
-        """For each set of working nodes, as a bit mask, the probability that none of them decides."""
+    def stuck(self, needs: Needs, progress: Callable[[int], None] = lambda done: None) -> list[float]:
+        """For each set of working nodes, as a bit mask, the probability that none of them decides.
+
+        `progress` is told how many of the 2 ** n sets are done.
+        """
         kinds = self._kinds(needs)
         known: dict[tuple[int, ...], float] = {}
         answers = []
@@ -191,6 +195,7 @@ class Direct:
             if counts not in known:
                 known[counts] = self._nobody_decides([kind[:n] for kind, n in zip(kinds, counts, strict=True)], needs)
             answers.append(known[counts])
+            progress(len(answers))
         return answers
 
     def _alike(self, a: int, b: int, needs: Needs) -> bool:

@@ -24,6 +24,7 @@ COMMANDS = MappingProxyType(
         "recover": "quorate.cli.recover:recover",
         "log": "quorate.cli.log:log",
         "check": "quorate.cli.check:check",
+        "availability": "quorate.cli.availability:availability",
         "simulate": "quorate.cli.simulate:simulate",
     }
 )
