@@ -16,6 +16,9 @@ not forged.  Three kinds of agents, which may share a process (section 2):
 - a *learner* hears what acceptors accepted.  A value is *chosen* when a majority of
   acceptors have accepted one and the same proposal.
 
+(A *learner* is the paper's here.  In the other packages the word is for a member that gets
+entries and has no vote.)
+
 Once a proposal with value v is chosen, each higher-numbered one has value v (P2b): its
 proposer heard from a majority, which shares an acceptor with the one that chose v, and the
 highest-numbered proposal that was told of has, by induction, value v too.  The promise
