@@ -1,0 +1,88 @@
+"""A server that looks for a leader: fast leader election, in which the best history wins.
+
+Everybody tells everybody whom it votes for, first itself, and goes over to a better vote as
+soon as it hears of one.  Once a quorum votes alike, its choice begins a discovery and the
+others follow it.  Votes count within one *round*; who is behind joins the newer round.
+Nothing here is durable or binds anybody: it only finds somebody whose discovery is likely
+to succeed, so to look disturbs no leader (as Raft's pre-votes do not).
+"""
+
+from __future__ import annotations
+
+from quorate.consensus.replica import NodeId
+from quorate.consensus.zab.core import Core
+from quorate.consensus.zab.messages import Notification, Vote
+
+
+class Looking:
+    """Takes part in one election, in the next round or in a later one that is under way already."""
+
+    def __init__(self, core: Core, round: int = 0) -> None:
+        self.core = core
+        self.vote: Vote | None = None
+        """None only where this server may not stand and has not heard of anybody who may."""
+        self._votes: dict[NodeId, Vote] = {}
+        self.election_ms = core.now_ms + core.draw_election_timeout_ms()
+        """When this round is given up for a new one: somebody who was voted for may be gone."""
+        self.resend_ms = 0
+        self._enter(max(core.election_round + 1, round))
+        self._tell_all()
+
+    def _enter(self, round: int) -> None:
+        self.core.election_round = round
+        self._votes = {}
+        self.vote = self.core.own_vote() if self.core.may_stand() else None
+
+    def deadline_ms(self) -> int:
+        return min(self.election_ms, self.resend_ms)
+
+    def tick(self) -> bool:
+        """Whether to begin a new round; notifications may be lost, so they are repeated before that."""
+        if self.core.now_ms >= self.election_ms:
+            return True
+        if self.core.now_ms >= self.resend_ms:
+            self._tell_all()
+        return False
+
+    def receive(self, sender: NodeId, message: Notification) -> None:
+        core = self.core
+        if message.round < core.election_round:
+            if message.looking:
+                self.tell(sender)
+            return
+        is_news = message.round > core.election_round
+        if is_news:
+            self._enter(message.round)
+        # In a round votes only get better, so an earlier one that comes late is known by that.
+        self._votes[sender] = max(message.vote, self._votes.get(sender, message.vote))
+        if self.vote is None or message.vote > self.vote:
+            self.vote = message.vote
+            is_news = True
+        if is_news:
+            self._tell_all()
+        elif message.looking and message.vote < self.vote:
+            self.tell(sender)
+
+    def elected(self) -> Vote | None:
+        """What a quorum votes for, this server among them."""
+        if self.vote is None:
+            return None
+        supporters = [node for node, vote in self._votes.items() if vote == self.vote]
+        if self.core.is_voter:
+            supporters.append(self.core.node_id)
+        return self.vote if self.core.quorum.is_quorum(supporters) else None
+
+    def tell(self, to: NodeId) -> None:
+        core = self.core
+        if self.vote is not None:
+            core.send(to, Notification(core.accepted_epoch, core.election_round, self.vote, True))
+
+    def _tell_all(self) -> None:
+        """The voters that this server knows; and its choice, whom its log may not know yet."""
+        self.resend_ms = self.core.now_ms + max(self.core.timing.election_timeout_ms // 4, 1)
+        voters = self.core.voters
+        for voter in voters:
+            if voter != self.core.node_id:
+                self.tell(voter)
+        if self.vote is not None and self.vote.node not in voters and self.vote.node != self.core.node_id:
+            self.tell(self.vote.node)
