@@ -91,6 +91,11 @@ def test_one_node_and_one_link_have_probabilities_of_their_own() -> None:
     assert chances(result)["2-phase commit"] == pytest.approx([0.5, *[0.375] * 4])
 
 
+def test_many_probabilities_are_counted_and_not_listed() -> None:
+    own = [word for node in range(5) for word in ("--node-failure", f"{node}=0.{node}")]
+    assert "nodes fail with probability 0.01 (5 with others)" in availability(*own).output
+
+
 def test_another_coordinator() -> None:
     arguments = ("--nodes", "3", "--node-failure", "2=0.4", "--link-failure", "0")
     assert chances(availability(*arguments, "--coordinator", "2"))["majority"][1] == pytest.approx(0.6 * (1 - 1e-4))
@@ -234,6 +239,23 @@ def test_a_plot_as_a_page_holds_the_table_and_loads_nothing(tmp_path: Path) -> N
     assert "<script" not in page
     assert "src=" not in page
     assert "<link" not in page
+
+
+@pytest.mark.parametrize("never", ["fails", "decides"])
+def test_a_plot_of_what_never_changes(never: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    failure = "0" if never == "fails" else "1"
+    arguments = (
+        "--nodes",
+        "2",
+        "--link-failure",
+        "0",
+        "--node-failure",
+        f"0={failure}",
+        "--node-failure",
+        f"1={failure}",
+    )
+    assert availability(*arguments, "--plot", tmp_path / "a.svg").exit_code == 0
 
 
 def test_curves_meet_the_table(tmp_path: Path) -> None:

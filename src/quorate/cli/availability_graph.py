@@ -11,6 +11,8 @@ from quorate.availability import AvailabilityError, Graph, Link, check_probabili
 
 DEFAULT_NODES = 5
 DEFAULT_FAILURE = 0.01
+MOST_LISTED = 4
+"""More probabilities of single nodes or links are counted in the summary and not listed."""
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class Description:
     def title(self) -> str:
         """The same above a plot, where the failure of nodes is an axis."""
         own = {str(node): failure for node, failure in self.own_node_failure.items()}
-        return f"{self._shape()}; {_listed('nodes', 'as below', own)}, {self._links_fail()}"
+        return f"{self._shape()}; {_listed('nodes', 'as drawn', own)}, {self._links_fail()}"
 
     def _shape(self) -> str:
         nodes = f"{self.nodes} node{'s' if self.nodes != 1 else ''}"
@@ -67,6 +69,8 @@ class Description:
 
 def _listed(what: str, failure: str, own: dict[str, float]) -> str:
     exceptions = ", ".join(f"{name} with {value:g}" for name, value in own.items())
+    if len(own) > MOST_LISTED:
+        exceptions = f"{len(own)} with others"
     return f"{what} fail with probability {failure}" + (f" ({exceptions})" if own else "")
 
 

@@ -68,6 +68,9 @@ def _figure(curves: Sequence[Curve], title: str) -> Figure:
 
     panels = list(dict.fromkeys(curve.coordinator for curve in curves if curve.coordinator))
     decisions = list(dict.fromkeys(curve.decision for curve in curves))
+    swept = curves[0].node_failures
+    values = [value for curve in curves for value in curve.undecided if value >= LOWEST_SHOWN]
+    lowest = min(values, default=LOWEST_SHOWN)  # a logarithmic axis without a curve would have no limits
     figure = Figure(figsize=(6 * len(panels), 6.2), layout="constrained")
     figure.suptitle(title, fontsize="medium", wrap=True)
     for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
@@ -77,7 +80,14 @@ def _figure(curves: Sequence[Curve], title: str) -> Figure:
                 shown = [(x, y) for x, y in points if y >= LOWEST_SHOWN]
                 color = f"C{decisions.index(curve.decision)}"
                 axes.plot([x for x, _ in shown], [y for _, y in shown], STYLES[curve.model], color=color)
-        axes.set(xscale="log", yscale="log", title=f"coordinator: {panel}", xlabel="probability that a node has failed")
+        axes.set(
+            xscale="log",
+            yscale="log",
+            ylim=(lowest / 2, 2),
+            xlim=(swept[0], swept[-1]),
+            title=f"coordinator: {panel}",
+            xlabel="probability that a node has failed",
+        )
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("probability that no decision is reached")
     legend = [Line2D([], [], color=f"C{number}", label=decision) for number, decision in enumerate(decisions)]
