@@ -73,7 +73,13 @@ CLIMATES = (
 class Walk:
     """One seeded walk."""
 
-    def __init__(self, protocol: ConsensusProtocol, nodes: int, seed: int) -> None:
+    def __init__(
+        self,
+        protocol: ConsensusProtocol,
+        nodes: int,
+        seed: int,
+        invariants: Callable[[Lab], Invariants] = Invariants,
+    ) -> None:
         self.random = Random(seed)
         self.climate = CLIMATES[seed % len(CLIMATES)]
         everybody = tuple(range(1, nodes + 1))
@@ -93,7 +99,7 @@ class Walk:
             for node in everybody
         ]
         self.lab = Lab(protocol, configs, lambda node: Random(seed * 100 + node))
-        self.invariants = Invariants(self.lab)
+        self.invariants = invariants(self.lab)
         self.cut: set[tuple[int, int]] = set()
         self.frozen: set[int] = set()
         """Servers that no tick reaches, as if their process were stopped."""

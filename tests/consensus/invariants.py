@@ -26,7 +26,7 @@ class Invariants:
         self.lab = lab
         # All servers go by one clock, so what they say of time is exact.
         first = [node for node, server in lab.servers.items() if server.config.initial.voters]
-        self.group = GroupInvariants(first, clock_slack_s=0)
+        self.group = self.watch_group(first)
         self._announced: dict[NodeId, Leadership] = {}
         self._told: dict[NodeId, tuple[Configuration, int]] = {}
         """The latest configuration that a server told of, and its version where that was settled then."""
@@ -34,6 +34,10 @@ class Invariants:
             self._built(server, server.durable.recover())
         lab.build_watchers.append(self._built)
         lab.watchers.append(self._check)
+
+    def watch_group(self, voters: list[NodeId]) -> GroupInvariants:
+        """Those of the protocol: by default of one whose log has no holes."""
+        return GroupInvariants(voters, clock_slack_s=0)
 
     @property
     def committed(self) -> list[Entry]:
@@ -69,7 +73,9 @@ class Invariants:
         elif told is not None and settled >= 0:
             require(told == (latest, settled), f"server {node} told of {told}, but is at {latest}, {settled}")
         appends = any(isinstance(r, SaveEntry) and is_configuration(r.entry.payload) for r in effects.records)
-        if appends and view.leadership.role is Role.LEADER:
+        # What a new leader takes over with its election (Paxos) was appended by others.
+        is_elected = effects.leadership is not None and not effects.leadership.ready
+        if appends and view.leadership.role is Role.LEADER and not is_elected:
             before = view.changes[-2][0] if len(view.changes) > 1 else 0
             require(before <= commit_position, f"leader {node} appends {latest} before {before} is committed")
             former = view.counts_by

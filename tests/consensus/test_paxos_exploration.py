@@ -1,0 +1,49 @@
+"""Multi-Paxos under everything that a network and a disk may do to it, from seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from quorate.consensus.paxos import PROTOCOL
+from tests.consensus.exploration import CLIMATES, Walk
+from tests.consensus.lab import Lab
+from tests.consensus.paxos_invariants import PaxosInvariants
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    walk: Walk
+    invariants: PaxosInvariants
+
+
+def explore(nodes: int, seed: int, steps: int) -> Explored:
+    fixed_members = not CLIMATES[seed % len(CLIMATES)].change
+    watching: list[PaxosInvariants] = []
+
+    def watch(lab: Lab) -> PaxosInvariants:
+        watching.append(PaxosInvariants(lab, fixed_members=fixed_members))
+        return watching[0]
+
+    walk = Walk(PROTOCOL, nodes, seed, watch)
+    walk.run(steps)
+    return Explored(walk, watching[0])
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize("climate", range(len(CLIMATES)))
+def test_every_invariant_holds_on_a_walk(nodes: int, climate: int) -> None:
+    walks = [explore(nodes, seed, steps=4000) for seed in range(climate, 3 * len(CLIMATES), len(CLIMATES))]
+    # A walk that elects nobody and commits nothing would check nothing.
+    assert sum(walk.invariants.leaderships for walk in walks) >= 4
+    assert sum(len(walk.invariants.committed) for walk in walks) >= 20
+    assert sum(walk.invariants.barriers_passed for walk in walks) >= 2
+    assert not CLIMATES[climate].change or sum(walk.invariants.changes for walk in walks) >= 4
+    assert not CLIMATES[climate].hand_over or sum(walk.invariants.handovers for walk in walks) >= 2
+
+
+def test_the_same_seed_walks_the_same_way() -> None:
+    first, second = (explore(3, seed=5, steps=1500) for _ in range(2))
+    assert first.invariants.committed == second.invariants.committed
+    assert first.walk.lab.now_ms == second.walk.lab.now_ms
