@@ -22,6 +22,8 @@ class Looking:
         self.vote: Vote | None = None
         """None only where this server may not stand and has not heard of anybody who may."""
         self._votes: dict[NodeId, Vote] = {}
+        self._elected: Vote | None = None
+        """What was elected, as its node itself says: by a quorum that this server's log may not know yet."""
         self.election_ms = core.now_ms + core.draw_election_timeout_ms()
         """When this round is given up for a new one: somebody who was voted for may be gone."""
         self.resend_ms = 0
@@ -31,6 +33,7 @@ class Looking:
     def _enter(self, round: int) -> None:
         self.core.election_round = round
         self._votes = {}
+        self._elected = None
         self.vote = self.core.own_vote() if self.core.may_stand() else None
 
     def deadline_ms(self) -> int:
@@ -58,6 +61,8 @@ class Looking:
         if self.vote is None or message.vote > self.vote:
             self.vote = message.vote
             is_news = True
+        if not message.looking and message.vote.node == sender:
+            self._elected = message.vote
         if is_news:
             self._tell_all()
         elif message.looking and message.vote < self.vote:
@@ -65,8 +70,8 @@ class Looking:
 
     def elected(self) -> Vote | None:
         """What a quorum votes for, this server among them."""
-        if self.vote is None:
-            return None
+        if self.vote is None or self.vote == self._elected:
+            return self.vote
         supporters = [node for node, vote in self._votes.items() if vote == self.vote]
         if self.core.is_voter:
             supporters.append(self.core.node_id)

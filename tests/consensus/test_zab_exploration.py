@@ -1,0 +1,54 @@
+"""ZAB under everything that a network and a disk may do to it, from seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from quorate.consensus.zab import PROTOCOL
+from tests.consensus.exploration import CLIMATES, Walk
+from tests.consensus.invariants import Invariants
+from tests.consensus.zab_invariants import ZabInvariants
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    walk: Walk
+    zab: ZabInvariants
+
+    @property
+    def invariants(self) -> Invariants:
+        return self.walk.invariants
+
+
+def explore(nodes: int, seed: int, steps: int) -> Explored:
+    walk = Walk(PROTOCOL, nodes, seed)
+    zab = ZabInvariants(walk.lab, walk.invariants)
+    walk.run(steps)
+    return Explored(walk, zab)
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize("climate", range(len(CLIMATES)))
+def test_every_invariant_holds_on_a_walk(nodes: int, climate: int) -> None:
+    walks = [explore(nodes, seed, steps=2500) for seed in range(climate, 4 * len(CLIMATES), len(CLIMATES))]
+    # A walk that elects nobody and commits nothing would check nothing.
+    assert sum(walk.invariants.leaderships for walk in walks) >= 4
+    assert sum(len(walk.invariants.committed) for walk in walks) >= 20
+    assert sum(walk.invariants.barriers_passed for walk in walks) >= 4
+    assert not CLIMATES[climate].change or sum(walk.invariants.changes for walk in walks) >= 8
+    assert not CLIMATES[climate].hand_over or sum(walk.zab.handovers for walk in walks) >= 4
+
+
+def test_followers_are_synchronised_in_each_way() -> None:
+    walks = [explore(3, seed, steps=3000) for seed in (1, 4, 5, 7, 21)]
+    assert sum(walk.zab.truncates for walk in walks) >= 4
+    assert sum(walk.zab.snapshots for walk in walks) >= 4
+    assert sum(walk.zab.synchronised for walk in walks) >= 40
+
+
+def test_the_same_seed_walks_the_same_way() -> None:
+    first, second = (explore(3, seed=5, steps=1500) for _ in range(2))
+    assert first.invariants.committed == second.invariants.committed
+    assert first.walk.lab.now_ms == second.walk.lab.now_ms
