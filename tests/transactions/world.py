@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -185,24 +185,28 @@ class World:
 
     # --- much happens ----------------------------------------------------------------------
 
-    def settle(self, but: frozenset[Address] = frozenset()) -> None:
-        """Sync and deliver, in order, until nothing is left to do without time passing; packets to `but` are lost."""
+    def settle(self, lost_to: Sequence[Address] = (), stuck: Sequence[Address] = ()) -> None:
+        """Sync and deliver, in order, until nothing is left to do without time passing.
+
+        Packets to some addresses are lost; the disks of some hosts are stuck.
+        """
         for _ in range(10_000):
-            waiting = [(host, life) for host in self.hosts.values() for life in host.lives if life.unsynced]
+            running = [(host, life) for host in self.hosts.values() for life in host.lives]
+            waiting = [(host, life) for host, life in running if life.unsynced and host.address not in stuck]
             for host, life in waiting:
                 self.sync(host, life)
             packets, self.packets = self.packets, []
             for packet in packets:
-                if packet.to not in but:
+                if packet.to not in lost_to:
                     self.deliver(packet)
             if not waiting and not packets:
                 return
         raise Violation("they never stop talking")
 
-    def pass_time(self, duration_ms: int, but: frozenset[Address] = frozenset()) -> None:
+    def pass_time(self, duration_ms: int, lost_to: Sequence[Address] = (), stuck: Sequence[Address] = ()) -> None:
         for _ in range(duration_ms // 100):
             self.tick(100)
-            self.settle(but)
+            self.settle(lost_to, stuck)
 
     def coordinator(self) -> Coordinator:
         machine = self.hosts[COORDINATOR].lives[-1].machine

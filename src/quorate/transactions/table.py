@@ -82,18 +82,22 @@ class Table:
                 self.values[key] = msgspec.msgpack.decode(data, type=int)
 
 
-_MAX_VALUE = (1 << 63) - 1
+_MAX_VALUE: Final = (1 << 63) - 1
 
 
 def _changed(step: Create | Add | Delete, value: int | None) -> int | None:
+    """The value that the step leaves.  Raises Unacceptable."""
     if isinstance(step, Create):
         if value is not None:
             raise Unacceptable(f"{step.key} exists already")
+        if abs(step.value) > _MAX_VALUE:
+            raise Unacceptable(f"{step.key} cannot be {step.value}: values are between {-_MAX_VALUE} and {_MAX_VALUE}")
         return step.value
     if value is None:
         raise Unacceptable(f"{step.key} does not exist")
     if isinstance(step, Delete):
         return None
-    if not step.at_least <= value + step.amount <= _MAX_VALUE:
-        raise Unacceptable(f"{step.key} is {value}: {step.amount:+} leaves less than {step.at_least}, or too much")
+    if not max(step.at_least, -_MAX_VALUE) <= value + step.amount <= _MAX_VALUE:
+        bounds = f"{step.at_least} to {_MAX_VALUE}"
+        raise Unacceptable(f"{step.key} is {value}, and {step.amount:+} would leave it outside of {bounds}")
     return value + step.amount
