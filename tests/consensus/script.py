@@ -7,7 +7,7 @@ command what it printed.  Nothing in the language belongs to one protocol.
                                 equal_timeouts=1, which lets all servers draw the same
     spare N,...                 before `start`: servers that are no members yet
     recover N generation=G log=G,G,...
-                                before `start`: server N comes up with this log (one generation an entry)
+                                before `start`: server N comes up with this log (one generation an entry, - for a hole)
     tick N                      move the clock to N's deadline and let it know
     advance MS                  move the clock, ticking every server whose deadline comes
     run MS                      the same, and let everything arrive after each tick
@@ -44,6 +44,7 @@ from typing import Any
 import msgspec
 
 from quorate.consensus.membership import NO_CONFIGURATION, Configuration, decode_configuration, is_configuration
+from quorate.consensus.paxos.messages import AcceptedValue
 from quorate.consensus.records import CompactedThrough, Entry, Record, Recovered, SaveEntry, SaveState
 from quorate.consensus.replica import (
     ChangeMembers,
@@ -63,7 +64,7 @@ from quorate.consensus.replica import (
 )
 from tests.consensus.lab import InFlight, Lab, Server
 
-STATE = ("term", "voted_for")
+STATE = ("term", "voted_for", "ballot", "accepted_epoch", "current_epoch")
 
 
 class EvenlySpread:
@@ -124,8 +125,8 @@ class Script:
     # --- commands ------------------------------------------------------------------------
 
     def _do_recover(self, node: str, generation: str, log: str = "log=") -> None:
-        generations = [int(word) for word in log.removeprefix("log=").split(",") if word]
-        entries = tuple(Entry(p, g, b"%d" % p) for p, g in enumerate(generations, start=1))
+        generations = [word for word in log.removeprefix("log=").split(",") if word]
+        entries = tuple(Entry(p, int(g), b"%d" % p) for p, g in enumerate(generations, start=1) if g != "-")
         state = self.encode_state(int(generation.removeprefix("generation=")))
         self.recovered[int(node)] = Recovered(state, CompactedThrough(0, 0), entries)
 
@@ -305,8 +306,8 @@ class Script:
             return
         status = server.replica.status()
         words = " ".join(f"{key}={value}" for key, value in status.words.items() if key != "election_timeout_ms")
-        log = " ".join(str(entry.generation) for _, entry in sorted(server.written.entries.items()))
-        first = server.written.compacted.position + 1
+        first, held = server.written.compacted.position + 1, server.written.entries
+        log = " ".join(str(held[p].generation) if p in held else "-" for p in range(first, max(held, default=0) + 1))
         positions = f"commit={status.commit_position} applied={len(server.applied)}"
         self.output.append(f"{node}: {words} {positions} log from {first}: {log}".rstrip())
         configuration = server.replica.configuration()
@@ -327,9 +328,14 @@ def _is_on(flight: InFlight, link: str) -> bool:
     return not link or link == f"{flight.sender}->{flight.to}"
 
 
-def describe_entries(entries: tuple[Entry, ...]) -> str:
-    words = [f"{entry.position}/{entry.generation} {describe_payload(entry.payload)}" for entry in entries]
-    return "[" + ", ".join(words) + "]"
+def describe_entries(entries: tuple[Entry | AcceptedValue, ...]) -> str:
+    return "[" + ", ".join(map(describe_entry, entries)) + "]"
+
+
+def describe_entry(entry: Entry | AcceptedValue) -> str:
+    if isinstance(entry, AcceptedValue):
+        return f"{describe_entry(entry.entry)} under {entry.ballot}"
+    return f"{entry.position}/{entry.generation} {describe_payload(entry.payload)}"
 
 
 def describe_payload(payload: bytes) -> str:

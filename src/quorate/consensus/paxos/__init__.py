@@ -113,7 +113,8 @@ Where this differs from the papers, and why
     election timeouts follow round trips; heartbeats are due at multiples of the interval; snapshots
     travel beside the protocol; messages are checked before they count.  All this is as in
     `quorate.consensus.raft`.
-13. *Ballots are integers*, with the node in the low 16 bits, so node ids end at 65,535.
+13. *Ballots are integers*, with the node in the low nine decimal digits: 4000000002 is node 2's ballot
+    of round 4.
 """
 
 from __future__ import annotations

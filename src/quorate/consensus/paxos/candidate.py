@@ -107,7 +107,7 @@ class Candidate:
         The quorum is of the latest configuration that anybody accepted, which may be
         another one than at the beginning.
         """
-        if self.phase is Phase.PREPARE and not self.core.state_is_durable():
+        if self.phase is Phase.PREPARE and not self.core.promise_is_durable():
             return False
         promised = [*self._voters(granted=True), self.core.node_id]
         if self.phase is Phase.PRE_VOTE:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from quorate.consensus.configurations import Configurations, recover_configurations
 from quorate.consensus.membership import PREFIX, Configuration
-from quorate.consensus.paxos.ballots import MAX_NODE, ballot_of, round_of
+from quorate.consensus.paxos.ballots import ballot_of, round_of
 from quorate.consensus.paxos.hard_state import decode_hard_state, encode_hard_state
 from quorate.consensus.paxos.messages import Accepted, PaxosMessage
 from quorate.consensus.paxos.slots import Slots
@@ -40,7 +40,6 @@ class Core:
         now_ms: int,
         quorum_of: QuorumOf,
     ) -> None:
-        assert 0 <= config.node_id <= MAX_NODE, f"Paxos' ballots have no room for node id {config.node_id}"
         self.config = config
         self.node_id = config.node_id
         self.random = random
@@ -70,11 +69,16 @@ class Core:
         self.effects = Effects()
         self.persisted_ticket = 0
         self._last_ticket = 0
-        self._state_ticket = 0
-        """The ticket under which the current hard state was saved."""
+        self._promise_ticket = 0
+        """The ticket under which the promise was saved."""
+        self._ballots_ticket = 0
+        """That under which it was last saved that something was accepted again."""
         self._base_ticket = 0
         """That of the last snapshot that was installed."""
+        self._promise_changed = False
+        self._ballots_changed = False
         self._state_changed = False
+        """Either of these, or there is much to mark as chosen."""
         self._pending: dict[int, int] = {}
         """Position to the ticket under which its entry is being written."""
         self._unpersisted: deque[tuple[int, list[int]]] = deque()
@@ -124,9 +128,11 @@ class Core:
         if effects.records or effects.messages_after_persist:
             self._last_ticket += 1
             effects.ticket = self._last_ticket
-            if self._state_changed:
-                self._state_ticket = self._last_ticket
-                self._state_changed = False
+            if self._promise_changed:
+                self._promise_ticket = self._last_ticket
+            if self._ballots_changed:
+                self._ballots_ticket = self._last_ticket
+            self._state_changed = self._promise_changed = self._ballots_changed = False
             if self._written:
                 self._unpersisted.append((self._last_ticket, self._written))
                 self._written = []
@@ -190,25 +196,28 @@ class Core:
 
     # --- durable before spoken -----------------------------------------------------------
 
-    def state_is_durable(self) -> bool:
-        return not self._state_changed and self._state_ticket <= self.persisted_ticket
+    def promise_is_durable(self) -> bool:
+        return not self._promise_changed and self._promise_ticket <= self.persisted_ticket
 
     def send(self, to: NodeId, message: PaxosMessage) -> None:
         """Send, as soon as what the message reveals is durable: the only place that decides this.
 
         Every message reveals the promise: a candidate that forgot its ballot could use it
         again, and an acceptor that forgot its promise could break it.  An `Accepted` moreover
-        vouches for entries, which its receiver counts.  Other messages speak of entries that
-        need not be durable: a leader counts itself for an entry only when that is, and what a
-        `Promise` tells of was proposed under its ballot whether its sender forgets it or not.
+        vouches for entries, and that they were accepted under this ballot, which its receiver
+        counts.  Other messages speak of entries that need not be durable: a leader counts
+        itself for an entry only when that is, and what a `Promise` tells of was proposed under
+        its ballot whether its sender forgets it or not.
         """
-        if self.state_is_durable() and not (isinstance(message, Accepted) and not self._holds(message)):
+        if self.promise_is_durable() and not (isinstance(message, Accepted) and not self._holds(message)):
             self.effects.messages.append(Send(to, message))
         else:
             self.effects.messages_after_persist.append(Send(to, message))
 
     def _holds(self, message: Accepted) -> bool:
         """Whether what it vouches for is durable."""
+        if self._ballots_changed or self._ballots_ticket > self.persisted_ticket:
+            return False
         if message.last_position <= self.durable_position:
             return True
         if self._base_ticket > self.persisted_ticket:
@@ -230,7 +239,7 @@ class Core:
         assert ballot > self.promised, (ballot, self.promised)
         self.promised = ballot
         self.agreed_position = self.commit_position
-        self._state_changed = True
+        self._state_changed = self._promise_changed = True
 
     def accepted_ballot(self, entry: Entry) -> int:
         """Under which this server accepted the entry that it holds."""
@@ -259,7 +268,7 @@ class Core:
                 self._configure()
         if ballot != entry.generation and self.accepted_ballot(entry) != ballot:
             self._reaccepted[position, entry.generation] = ballot
-            self._state_changed = True
+            self._state_changed = self._ballots_changed = True
         if position == self.agreed_position + 1:
             self._find_agreed()
         return True

@@ -52,7 +52,7 @@ class Leader:
 
     def __init__(self, core: Core, found: Sequence[Entry], commit_position: int, heard: dict[NodeId, Heard]) -> None:
         """`found`: a value for every open slot; `heard`: what each acceptor that promised is known to hold."""
-        assert core.state_is_durable()
+        assert core.promise_is_durable()
         self.core = core
         for entry in found:
             accepted = core.accept(entry)
