@@ -162,6 +162,20 @@ def test_a_lost_prepare_and_a_lost_vote_are_asked_for_again() -> None:
     assert told(world) == [True] and tables(world) == AFTER
 
 
+def test_a_yes_and_an_acknowledgement_wait_for_the_disk() -> None:
+    world = shop()
+    stock = world.hosts[STOCK]
+    world.begin(order())
+    world.settle(stuck=[STOCK])
+    assert locked(world) == list(EVERYBODY) and told(world) == []
+    world.sync(stock, stock.lives[-1])
+    world.settle(stuck=[STOCK])
+    assert locked(world) == [] and told(world) == [True]
+    assert len(world.coordinator().unfinished) == 1 and tables(world) == (AFTER[0], BEFORE[1], AFTER[2])
+    world.settle()
+    assert world.coordinator().unfinished == () and tables(world) == AFTER
+
+
 # --- a process or a group --------------------------------------------------------------------
 
 
@@ -377,6 +391,20 @@ def test_a_prepare_that_comes_after_the_commit_is_not_carried_out_again() -> Non
         say(world, COORDINATOR, name, message)
     assert locked(world) == [] and world.packets == []
     assert tables(world) == ({"order-1": 2, "order-2": 2}, {"apples": 6}, {"ann": 40, "till": 60})
+
+
+def test_what_others_have_not_heard_of_yet_is_remembered_and_not_carried_out_again() -> None:
+    world = shop()
+    world.begin(order())
+    late = prepares_of(world)
+    world.settle(stuck=[COORDINATOR])
+    world.settle(lost_to=[PAYMENT])
+    world.begin({ORDERS: operation(Create("order-2", 1)), STOCK: operation(Add("apples", -1))})
+    world.settle(lost_to=[PAYMENT])
+    assert told(world) == [True, True] and locked(world) == [PAYMENT]
+    for name, message in late:
+        say(world, COORDINATOR, name, message)
+    assert locked(world) == [PAYMENT]
 
 
 def test_what_is_finished_is_not_remembered_for_ever() -> None:
