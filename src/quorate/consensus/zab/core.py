@@ -42,8 +42,7 @@ class Core:
         """The highest that any server was found to have accepted: the next leadership goes beyond it."""
         compacted = recovered.compacted
         self.log = Log(compacted.position, compacted.generation, recovered.entries)
-        # A crash may keep an opening entry and lose the state that was written behind it.
-        self.current_epoch = max(state.current_epoch, self.log.last_generation)
+        self.current_epoch = state.current_epoch
         """The paper's f.a: the initial history of this epoch was accepted as a whole."""
         self.compacted_position = compacted.position
         self.commit_position = compacted.position
@@ -171,7 +170,13 @@ class Core:
         return self.current_epoch == self.accepted_epoch
 
     def own_vote(self) -> Vote:
-        return Vote(self.current_epoch, self.log.last_generation, self.log.last_position, self.node_id)
+        """How good the own history is.
+
+        Whose log reaches into an epoch has all of its initial history, even where it has not
+        accepted a later one as a whole, or a crash took the state that was written behind it.
+        """
+        epoch = max(self.current_epoch, self.log.last_generation)
+        return Vote(epoch, self.log.last_generation, self.log.last_position, self.node_id)
 
     # --- configurations ------------------------------------------------------------------
 

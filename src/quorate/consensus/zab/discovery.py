@@ -87,8 +87,9 @@ class Discovery:
         core = self.core
         if message.epoch != self.epoch or sender not in core.peers:
             return True
-        own = (core.current_epoch, core.log.last_generation, core.log.last_position)
-        if sender in core.voters and (message.current_epoch, message.generation, message.position) > own:
+        own = core.own_vote()
+        theirs = Vote(message.current_epoch, message.generation, message.position, own.node)
+        if sender in core.voters and theirs > own:
             return False
         self.acks[sender] = message
         return True

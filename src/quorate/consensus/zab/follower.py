@@ -117,9 +117,9 @@ class Follower:
         if isinstance(message, Truncate):
             self._truncate(position)
         elif not isinstance(message, Ping):
-            last_position = message.previous_position + len(_entries(message))
-            saved = self._save(_entries(message)[position - message.previous_position :])
-            position = max(position, last_position)
+            assert isinstance(message, Diff | NewLeader | Propose), message
+            saved = self._save(message.entries[position - message.previous_position :])
+            position = max(position, message.previous_position + len(message.entries))
         ended = not core.is_synchronised() and core.log.generation_at(position) == core.accepted_epoch
         if ended:
             core.accept_history()
@@ -211,10 +211,3 @@ class Follower:
 
     def fail_barriers(self) -> None:
         self.core.effects.barriers_failed.extend(self.barriers.take_all())
-
-
-def _entries(message: FromLeader) -> tuple[Entry, ...]:
-    if isinstance(message, NewLeader):
-        return (message.opening,)
-    assert isinstance(message, Diff | Propose), message
-    return message.entries

@@ -75,7 +75,7 @@ class Leader:
         self._begin_round()
         for peer in core.peers:
             if peer in acks:
-                self._begin_synchronisation(peer, acks[peer])
+                self.receive_ack_epoch(peer, acks[peer])
             else:
                 self._send_heartbeat(peer)
 
@@ -180,35 +180,36 @@ class Leader:
             self.core.send(sender, NewEpoch(self.core.accepted_epoch, True))
 
     def receive_ack_epoch(self, sender: NodeId, message: AckEpoch) -> None:
-        """ACK-E.  From somebody whose synchronisation is under way it means that he came back: ask where he stands."""
+        """ACK-E: DIFF, TRUNC or SNAP, by where the follower's history ends; also for one that came back."""
         if sender not in self.core.peers:
             return
         self._heard_ms[sender] = self.core.now_ms
-        if sender in self._progress_by_id:
-            self._send_heartbeat(sender)
-        else:
-            self._begin_synchronisation(sender, message)
+        progress = self._progress_by_id.get(sender)
+        if progress is None:
+            progress = self._progress_by_id[sender] = Progress(sender, 1, self.core.config.max_bytes_in_flight)
+        elif progress.flow is Flow.SNAPSHOT:
+            return  # it comes, or will be tried again
+        agreed_position = self._last_agreeing(message.position, message.generation)
+        progress.probe(max(progress.match_position, agreed_position) + 1)
+        self._synchronise(progress, message.position, message.generation)
 
-    def _begin_synchronisation(self, peer: NodeId, ack: AckEpoch) -> None:
-        """DIFF, TRUNC or SNAP, by where the peer's history ends."""
-        progress = Progress(peer, 1, self.core.config.max_bytes_in_flight)
-        self._progress_by_id[peer] = progress
-        self._synchronise(progress, ack.position, ack.generation)
-
-    def _synchronise(self, progress: Progress, position: int, generation: int) -> None:
-        """Go on where the peer's history, which has this zxid, can agree with the own one at the latest.
+    def _last_agreeing(self, position: int, generation: int) -> int:
+        """The last position where a history that has this zxid can agree with the own one.
 
         Nothing is known before the base of the own log: a zxid there stands, and means a snapshot.
         """
-        log = self.core.log
-        agreed_position = min(log.last_position_at_or_before(position, generation), position)
-        progress.rejected(agreed_position)
-        agreed_generation = log.generation_at(agreed_position)
-        if agreed_generation is None or (agreed_position, agreed_generation) == (position, generation):
+        return min(self.core.log.last_position_at_or_before(position, generation), position)
+
+    def _synchronise(self, progress: Progress, position: int, generation: int) -> None:
+        """Go on behind the last entry that can agree; if the peer has more there, that is cut off first."""
+        core = self.core
+        previous_position = progress.next_position - 1
+        previous_generation = core.log.generation_at(previous_position)
+        if previous_generation is None or (previous_position, previous_generation) >= (position, generation):
             self._send_next(progress)
         else:
-            epoch, round = self.core.accepted_epoch, self.rounds.current
-            self.core.send(progress.peer, Truncate(epoch, round, agreed_position, agreed_generation))
+            epoch, round = core.accepted_epoch, self.rounds.current
+            core.send(progress.peer, Truncate(epoch, round, previous_position, previous_generation))
             progress.probe_due = True  # its answer lets DIFF or NEWLEADER follow
 
     # --- entries and heartbeats out ------------------------------------------------------
@@ -259,7 +260,7 @@ class Leader:
             core.send(progress.peer, message)
         elif first_position == self.opening_position:
             progress.sent(first_position, 0)
-            core.send(progress.peer, NewLeader(epoch, round, first_position - 1, generation, entries[0]))
+            core.send(progress.peer, NewLeader(epoch, round, first_position - 1, generation, entries[:1]))
         else:
             initial = entries[: self.opening_position - first_position]
             progress.sent(initial[-1].position, sum([len(entry.payload) for entry in initial]))
@@ -354,6 +355,9 @@ class Leader:
             progress.match_position = self._match_positions[sender] = 0
         elif progress.flow is Flow.PROBE and rejected_position != progress.next_position - 1:
             return  # an answer to an earlier probe
+        progress.rejected(
+            min(self._last_agreeing(message.hint_position, message.hint_generation), rejected_position - 1)
+        )
         self._synchronise(progress, message.hint_position, message.hint_generation)
 
     def persisted(self) -> None:

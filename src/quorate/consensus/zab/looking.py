@@ -15,9 +15,9 @@ from quorate.consensus.zab.messages import Notification, Vote
 
 
 class Looking:
-    """Takes part in one election, in the next round or in a later one that is under way already."""
+    """Takes part in one election, of this round at first.  It says nothing until `tell_all` or `receive`."""
 
-    def __init__(self, core: Core, round: int = 0) -> None:
+    def __init__(self, core: Core, round: int) -> None:
         self.core = core
         self.vote: Vote | None = None
         """None only where this server may not stand and has not heard of anybody who may."""
@@ -27,8 +27,8 @@ class Looking:
         self.election_ms = core.now_ms + core.draw_election_timeout_ms()
         """When this round is given up for a new one: somebody who was voted for may be gone."""
         self.resend_ms = 0
-        self._enter(max(core.election_round + 1, round))
-        self._tell_all()
+        """When notifications are repeated; 0 before they were sent."""
+        self._enter(round)
 
     def _enter(self, round: int) -> None:
         self.core.election_round = round
@@ -44,7 +44,7 @@ class Looking:
         if self.core.now_ms >= self.election_ms:
             return True
         if self.core.now_ms >= self.resend_ms:
-            self._tell_all()
+            self.tell_all()
         return False
 
     def receive(self, sender: NodeId, message: Notification) -> None:
@@ -63,8 +63,8 @@ class Looking:
             is_news = True
         if not message.looking and message.vote.node == sender:
             self._elected = message.vote
-        if is_news:
-            self._tell_all()
+        if is_news or not self.resend_ms:
+            self.tell_all()
         elif message.looking and message.vote < self.vote:
             self.tell(sender)
 
@@ -82,7 +82,7 @@ class Looking:
         if self.vote is not None:
             core.send(to, Notification(core.accepted_epoch, core.election_round, self.vote, True))
 
-    def _tell_all(self) -> None:
+    def tell_all(self) -> None:
         """The voters that this server knows; and its choice, whom its log may not know yet."""
         self.resend_ms = self.core.now_ms + max(self.core.timing.election_timeout_ms // 4, 1)
         voters = self.core.voters

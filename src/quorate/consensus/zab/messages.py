@@ -114,7 +114,8 @@ class Diff(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
 class NewLeader(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
     """NEWLEADER: with the opening entry of the epoch the initial history is complete; accept it as a whole."""
 
-    opening: Entry
+    entries: tuple[Entry, ...]
+    """The opening entry."""
 
 
 class Propose(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
@@ -271,7 +272,7 @@ def _is_sane_stream(message: FromLeader) -> bool:
     if (position == 0) != (generation == 0) or epoch == 0:
         return False
     if isinstance(message, NewLeader):
-        return generation < epoch and message.opening == Entry(position + 1, epoch, b"")
+        return generation < epoch and message.entries == (Entry(position + 1, epoch, b""),)
     if isinstance(message, Truncate):
         return generation < epoch
     if isinstance(message, Ping):

@@ -433,7 +433,8 @@ class ZabReplica:
         """No leader is heard from: take part in the next election; or wait to be found, where this is no voter."""
         self._leave()
         if self._core.may_stand():
-            self._role = Looking(self._core)
+            self._role = Looking(self._core, self._core.election_round + 1)
+            self._role.tell_all()
             self._count_votes(self._role)
         else:
             self._role = Follower(self._core, self._asker)
@@ -445,7 +446,7 @@ class ZabReplica:
         knows, and the votes of others are counted by nobody.
         """
         self._leave()
-        self._role = Looking(self._core, message.round)
+        self._role = Looking(self._core, max(self._core.election_round, message.round))
         self._role.receive(sender, message)
         self._count_votes(self._role)
 
