@@ -395,13 +395,18 @@ def test_a_prepare_that_comes_after_the_commit_is_not_carried_out_again() -> Non
 
 def test_what_others_have_not_heard_of_yet_is_remembered_and_not_carried_out_again() -> None:
     world = shop()
+    world.begin({ORDERS: operation(Create("order-0", 1))})
+    world.packets.clear()  # so that it is not finished when the next one begins
     world.begin(order())
     late = prepares_of(world)
     world.settle(stuck=[COORDINATOR])
     world.settle(lost_to=[PAYMENT])
+    world.pass_time(300, lost_to=[PAYMENT])
+    assert told(world) == [True, True] and locked(world) == [PAYMENT]
+    # The participants forget what was before the order; PAYMENT is still to hear of that.
     world.begin({ORDERS: operation(Create("order-2", 1)), STOCK: operation(Add("apples", -1))})
     world.settle(lost_to=[PAYMENT])
-    assert told(world) == [True, True] and locked(world) == [PAYMENT]
+    assert told(world) == [True, True, True]
     for name, message in late:
         say(world, COORDINATOR, name, message)
     assert locked(world) == [PAYMENT]
@@ -502,7 +507,10 @@ def test_messages_that_nobody_would_send_change_nothing() -> None:
             say(world, "stranger", to, Acknowledgement(unknown))
             say(world, "stranger", to, Outcome(unknown, False))
             say(world, "elsewhere", to, Prepare(other, ("nobody",), 0, order()[STOCK]))
+            later = TransactionId(COORDINATOR, transaction.number + 1)
+            say(world, COORDINATOR, to, Prepare(later, EVERYBODY, later.number + 1, operation(Read("pears"))))
     assert in_doubt(world) == locked(world) == list(EVERYBODY)
+    assert all(len(world.participant(name).in_doubt) == 1 for name in EVERYBODY)
     assert [world.participant(name).locks for name in EVERYBODY] == before
     world.settle(lost_to=["stranger"])
     assert told(world) == [True] and tables(world) == AFTER

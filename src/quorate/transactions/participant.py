@@ -168,7 +168,9 @@ class Participant:
     def _receive(self, event: Receive) -> None:
         message = event.message
         if isinstance(message, Prepare):
-            if event.sender == message.transaction.coordinator and self._config.name in message.participants:
+            transaction = message.transaction
+            ours = event.sender == transaction.coordinator and self._config.name in message.participants
+            if ours and message.finished_below <= transaction.number:
                 self._prepare(message)
         elif isinstance(message, Decision):
             self._decision(event.sender, message)
