@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from quorate.consensus.paxos import PROTOCOL
+from quorate.consensus.membership import Configuration
+from quorate.consensus.paxos import PROTOCOL, flexible
+from quorate.consensus.replica import ConsensusProtocol
+from quorate.quorums import Flexible, PhasedQuorum
 from tests.consensus.exploration import CLIMATES, Walk
 from tests.consensus.lab import Lab
-from tests.consensus.paxos_invariants import PaxosInvariants
+from tests.consensus.paxos_invariants import PaxosInvariants, QuorumOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +21,21 @@ class Explored:
     invariants: PaxosInvariants
 
 
-def explore(nodes: int, seed: int, steps: int) -> Explored:
+def explore(
+    nodes: int,
+    seed: int,
+    steps: int,
+    protocol: ConsensusProtocol = PROTOCOL,
+    quorum_of: QuorumOf = Configuration.quorum,
+) -> Explored:
     fixed_members = not CLIMATES[seed % len(CLIMATES)].change
     watching: list[PaxosInvariants] = []
 
     def watch(lab: Lab) -> PaxosInvariants:
-        watching.append(PaxosInvariants(lab, fixed_members=fixed_members))
+        watching.append(PaxosInvariants(lab, quorum_of, fixed_members))
         return watching[0]
 
-    walk = Walk(PROTOCOL, nodes, seed, watch)
+    walk = Walk(protocol, nodes, seed, watch)
     walk.run(steps)
     return Explored(walk, watching[0])
 
@@ -41,6 +50,18 @@ def test_every_invariant_holds_on_a_walk(nodes: int, climate: int) -> None:
     assert sum(walk.invariants.barriers_passed for walk in walks) >= 2
     assert not CLIMATES[climate].change or sum(walk.invariants.changes for walk in walks) >= 4
     assert not CLIMATES[climate].hand_over or sum(walk.invariants.handovers for walk in walks) >= 2
+
+
+@pytest.mark.parametrize(("nodes", "phase_1_size", "phase_2_size"), [(3, 3, 1), (4, 3, 2), (5, 4, 2), (5, 2, 4)])
+def test_every_invariant_holds_with_flexible_quorums(nodes: int, phase_1_size: int, phase_2_size: int) -> None:
+    def quorum_of(configuration: Configuration) -> PhasedQuorum:
+        return Flexible(tuple(configuration.voters), phase_1_size, phase_2_size)
+
+    protocol = flexible(phase_1_size, phase_2_size)
+    seeds = [seed for seed, climate in enumerate(CLIMATES) if not climate.change]
+    walks = [explore(nodes, seed, 2000, protocol, quorum_of) for seed in seeds]
+    assert sum(walk.invariants.leaderships for walk in walks) >= 4
+    assert sum(len(walk.invariants.committed) for walk in walks) >= 40
 
 
 def test_the_same_seed_walks_the_same_way() -> None:

@@ -1,0 +1,433 @@
+"""Multi-Paxos' contract where no trace shows it: limits, bad messages, learners, flexible quorums, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorate.consensus.membership import NO_CONFIGURATION, PREFIX, Configuration
+from quorate.consensus.paxos import PROTOCOL, flexible
+from quorate.consensus.paxos.ballots import ballot_of, owner_of, round_of
+from quorate.consensus.paxos.core import MARK_SLOTS
+from quorate.consensus.paxos.hard_state import (
+    HardState,
+    InvalidHardState,
+    decode_hard_state,
+    encode_hard_state,
+)
+from quorate.consensus.paxos.messages import (
+    Accept,
+    Accepted,
+    AcceptedValue,
+    BarrierAnswer,
+    BarrierRequest,
+    Chosen,
+    Missing,
+    Prepare,
+    PreVote,
+    PreVoted,
+    Promise,
+    Rejected,
+    TimeoutNow,
+)
+from quorate.consensus.paxos.slots import Slots
+from quorate.consensus.records import CompactedThrough, Entry, Recovered, SaveState
+from quorate.consensus.replica import (
+    ChangeMembers,
+    ConsensusProtocol,
+    Event,
+    PeerLost,
+    Propose,
+    ReadBarrier,
+    Receive,
+    Refusal,
+    ReplicaConfig,
+    Role,
+    SnapshotArrived,
+    SnapshotSent,
+    Tick,
+    TransferLeadership,
+)
+from tests.consensus.lab import InFlight, Lab
+
+B11, B12, B23 = ballot_of(1, 1), ballot_of(1, 2), ballot_of(2, 3)
+NUMBERS = st.integers(-1, 6) | st.sampled_from([B11, B12, B23, (1 << 62) - 1, 1 << 62, (1 << 64) - 1, -(1 << 63)])
+CONFIGURATIONS = st.sampled_from(
+    [
+        b"",
+        PREFIX,
+        NO_CONFIGURATION.encode(),
+        Configuration.make(2, {1: "", 2: ""}).encode(),
+        Configuration.make(3, {4: "", 7: ""}, {1: ""}, {1: "", 2: ""}).encode(),
+        Configuration(3, {2: ""}, {2: ""}).encode(),
+    ]
+)
+ENTRY = st.builds(Entry, NUMBERS, NUMBERS, st.binary(max_size=2) | CONFIGURATIONS)
+ENTRIES = st.lists(ENTRY, max_size=3).map(tuple)
+VALUES = st.lists(st.builds(AcceptedValue, ENTRY, NUMBERS), max_size=3).map(tuple)
+MESSAGES = st.one_of(
+    st.builds(PreVote, NUMBERS, NUMBERS),
+    st.builds(PreVoted, NUMBERS, st.booleans()),
+    st.builds(Prepare, NUMBERS, NUMBERS, st.booleans()),
+    st.builds(Promise, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.booleans(), VALUES),
+    st.builds(Rejected, NUMBERS, NUMBERS),
+    st.builds(Accept, NUMBERS, NUMBERS, NUMBERS, NUMBERS, ENTRIES, NUMBERS),
+    st.builds(Accepted, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Missing, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Chosen, NUMBERS, NUMBERS),
+    st.builds(TimeoutNow, NUMBERS),
+    st.builds(BarrierRequest, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(BarrierAnswer, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+)
+PEERS = st.integers(0, 4)
+EVENTS = st.one_of(
+    st.builds(Receive, PEERS, MESSAGES),
+    st.builds(SnapshotArrived, PEERS, NUMBERS, NUMBERS, NUMBERS, CONFIGURATIONS),
+    st.builds(PeerLost, PEERS),
+    st.builds(SnapshotSent, PEERS, st.none()),
+    st.just(Tick()),
+    st.just(Propose(b"x")),
+    st.just(ReadBarrier(1)),
+    st.builds(TransferLeadership, st.none() | PEERS, st.lists(PEERS, max_size=3).map(tuple)),
+    st.builds(
+        ChangeMembers,
+        st.sampled_from(
+            [
+                NO_CONFIGURATION,
+                Configuration.make(2, {1: "", 2: ""}, {4: ""}),
+                Configuration.make(2, {2: "", 3: ""}),
+                Configuration(2, {1: "", 2: "x"}, {2: ""}, {1: ""}),
+            ]
+        ),
+    ),
+)
+
+
+def group(nodes: int, learners: tuple[int, ...] = (), protocol: ConsensusProtocol = PROTOCOL, **limits: Any) -> Lab:
+    voters = tuple(range(1, nodes + 1))
+    initial = Configuration.make(1, dict.fromkeys(voters, ""), dict.fromkeys(learners, ""))
+    configs = [ReplicaConfig(node, initial, **limits) for node in (*voters, *learners)]
+    return Lab(protocol, configs, Random)
+
+
+def settle(lab: Lab, accepts: Callable[[InFlight], bool] = lambda flight: True) -> None:
+    """Persist and deliver until nothing moves; what is not accepted is lost."""
+    while lab.network or any(lab.servers[node].unsynced for node in lab.up()):
+        for node in lab.up():
+            while lab.servers[node].unsynced:
+                lab.persist(node)
+        while lab.network:
+            flight = lab.network.pop(0)
+            if accepts(flight):
+                lab.deliver(flight)
+
+
+def elect(lab: Lab, node: int) -> None:
+    lab.tick(node)
+    settle(lab)
+    assert lab.leaders() == [node]
+
+
+@pytest.mark.parametrize("state", ["follower", "pre-candidate", "candidate", "leader"])
+@given(events=st.lists(EVENTS, max_size=12))
+def test_no_message_makes_a_server_raise(state: str, events: list[Event]) -> None:
+    lab = group(3)
+    if state != "follower":
+        lab.tick(1)
+    if state in ("candidate", "leader"):
+        lab.step(1, Receive(2, PreVoted(B11, True)))
+    if state == "leader":
+        settle(lab)
+        lab.step(1, Propose(b"a"))
+    replica = lab.servers[1].running()
+    assert replica.status().words["state"] == state
+    for event in events:
+        effects = replica.step(event, lab.now_ms + 30)
+        for send in (*effects.messages, *effects.messages_after_persist):
+            decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(send.message), type=PROTOCOL.message_type)
+            assert decoded == send.message
+        replica.status()
+
+
+def test_messages_say_what_they_carry_and_whether_they_count() -> None:
+    entries = (Entry(1, B11, b"abc"), Entry(2, B11, b"de"))
+    assert Accept(B11, 2, 0, 0, entries).payload_bytes() == 5
+    assert Chosen(B11, 1).payload_bytes() == 0
+    assert Accepted(B11, 1, 1, 1).vouches() and Promise(B11, 0, 1, 0, True).vouches()
+    assert not Accept(B11, 2, 0, 0, entries).vouches()
+    assert TimeoutNow(B11).asks_to_lead() and not Chosen(B11, 1).asks_to_lead()
+
+
+def test_ballots_are_ordered_by_round_and_belong_to_one_node() -> None:
+    assert ballot_of(2, 1) > ballot_of(1, 999_999_999) > ballot_of(1, 0)
+    assert (round_of(B23), owner_of(B23)) == (2, 3)
+
+
+def test_a_server_alone_leads_chooses_and_reads_by_itself() -> None:
+    lab = group(1)
+    elect(lab, 1)
+    lab.step(1, Propose(b"a"))
+    assert [barrier.position for barrier in lab.step(1, ReadBarrier(1)).barriers_passed] == [1]
+    settle(lab)
+    assert [entry.payload for entry in lab.servers[1].applied] == [b"", b"a"]
+    assert lab.servers[1].running().quorum_contact_ms() == lab.now_ms
+
+
+def test_proposals_are_refused_without_a_ready_leader_and_above_the_limit() -> None:
+    lab = group(3, max_uncommitted_bytes=10)
+    assert lab.step(1, Propose(b"a")).refused is Refusal.NOT_LEADER
+    elect(lab, 1)
+    assert lab.step(1, Propose(bytes(50))).refused is None  # one alone may be larger than the limit
+    assert lab.step(1, Propose(b"a")).refused is Refusal.OVERLOADED
+    assert lab.servers[1].running().uncommitted_bytes() == 50
+    settle(lab)
+    assert lab.servers[1].running().uncommitted_bytes() == 0
+    assert lab.step(1, Propose(b"a")).refused is None
+    assert lab.step(2, Propose(b"a")).refused is Refusal.NOT_LEADER
+
+
+def test_bytes_in_flight_are_bounded_and_messages_are_cut() -> None:
+    lab = group(3, max_bytes_in_flight=10, max_message_bytes=4)
+    elect(lab, 1)
+    for _ in range(20):
+        lab.step(1, Propose(b"ab"))
+    assert sum(flight.message.payload_bytes() for flight in lab.network if flight.to == 2) == 10
+    sizes: list[int] = []
+    lab.send_watchers.append(lambda server, send: sizes.append(send.message.payload_bytes()))
+    settle(lab)
+    assert max(sizes) == 4
+    assert all(len(server.applied) == 21 for server in lab.servers.values())
+
+
+def test_a_peer_that_drops_entries_is_sent_one_entry_a_heartbeat() -> None:
+    lab = group(3, max_bytes_in_flight=64, max_message_bytes=16)
+    elect(lab, 1)
+    sizes: list[int] = []
+
+    def accepts(flight: InFlight) -> bool:
+        if flight.to != 2 or not flight.message.payload_bytes():
+            return True
+        sizes.append(flight.message.payload_bytes())
+        return False
+
+    for _ in range(100):
+        lab.step(1, Propose(b"abcd"))
+        settle(lab, accepts)
+    assert sum(sizes) == 64  # what went out before there was an answer
+    lab.tick(1)
+    settle(lab, accepts)  # the peer says what is missing, and the first probe is lost
+    for barrier_id in range(5):
+        sizes.clear()
+        lab.tick(1)
+        settle(lab, accepts)
+        lab.step(1, ReadBarrier(barrier_id))
+        settle(lab, accepts)  # a round that is no heartbeat
+        lab.step(1, Propose(b"abcd"))
+        settle(lab, accepts)
+        assert sizes == [4]
+    assert lab.servers[2].running().status().leader == 1
+    lab.tick(1)
+    settle(lab)
+    assert lab.servers[2].applied == lab.servers[1].applied
+
+
+def test_what_was_accepted_behind_a_gap_is_not_sent_again() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    lab.step(1, Propose(b"lost"))
+    lab.network.clear()
+    lab.step(1, Propose(b"kept"))
+    sent: list[bytes] = []
+    settle(lab, lambda flight: not isinstance(flight.message, Missing))
+    assert lab.servers[1].running().status().commit_position == 1
+    lab.send_watchers.append(
+        lambda server, send: sent.extend(entry.payload for entry in getattr(send.message, "entries", ()))
+    )
+    lab.tick(1)
+    settle(lab)
+    assert sent == [b"lost", b"lost"]
+    assert all(len(server.applied) == 3 for server in lab.servers.values())
+
+
+def test_a_learner_gets_everything_and_decides_nothing() -> None:
+    lab = group(2, learners=(3,))
+    elect(lab, 1)
+    lab.step(1, Propose(b"a"))
+    settle(lab)
+    assert [entry.payload for entry in lab.servers[3].applied] == [b"", b"a"]
+    # Without the other voter the learner's acceptance chooses nothing.
+    lab.crash(2)
+    lab.step(1, Propose(b"b"))
+    settle(lab)
+    assert len(lab.servers[1].applied) == 2
+    learner = lab.servers[3].running()
+    lab.now_ms += 5_000
+    effects = lab.step(3, Tick())
+    assert learner.status().role is Role.LEARNER and not effects.messages
+    # Whoever asks for its promise may know that it votes by now, which it need not know itself.
+    (promised,) = lab.step(3, Receive(1, Prepare(ballot_of(9, 1), 4))).messages_after_persist
+    assert isinstance(promised.message, Promise)
+
+
+def test_a_promise_that_tells_of_much_comes_in_parts() -> None:
+    lab = group(3, max_message_bytes=8)
+    elect(lab, 1)
+    for number in range(6):
+        lab.step(1, Propose(b"%04d" % number))
+    settle(lab, lambda flight: not isinstance(flight.message, Chosen | Accepted))
+    lab.network.clear()
+    lab.crash(1)
+    parts: list[Promise] = []
+
+    def note(flight: InFlight) -> bool:
+        if isinstance(flight.message, Promise):
+            parts.append(flight.message)
+        return True
+
+    lab.tick(2)
+    settle(lab, note)
+    assert [(part.first_position, part.last_position, part.complete) for part in parts] == [
+        (2, 3, False),
+        (4, 5, False),
+        (6, 7, True),
+    ]
+    assert [entry.payload for entry in lab.servers[2].applied][1:7] == [b"%04d" % number for number in range(6)]
+
+
+def test_a_promise_of_which_a_part_is_lost_does_not_count() -> None:
+    lab = group(3, max_message_bytes=8)
+    elect(lab, 1)
+    for number in range(6):
+        lab.step(1, Propose(b"%04d" % number))
+    settle(lab, lambda flight: not isinstance(flight.message, Chosen | Accepted))
+    lab.crash(1)
+    lab.tick(2)
+    settle(lab, lambda flight: not isinstance(flight.message, Promise) or flight.message.first_position != 4)
+    assert lab.servers[2].running().status().words["state"] == "candidate"
+
+
+def test_a_restart_learns_little_of_what_was_chosen_anew() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    for _ in range(MARK_SLOTS + 10):
+        lab.step(1, Propose(b"a"))
+        settle(lab)
+    lab.crash(2)
+    lab.restart(2)
+    commit = lab.servers[2].running().status().commit_position
+    assert MARK_SLOTS - 1 <= commit <= MARK_SLOTS + 11
+    lab.step(2, Tick())
+    lab.tick(1)
+    settle(lab)
+    assert lab.servers[2].applied == lab.servers[1].applied
+
+
+def test_nothing_is_marked_as_chosen_by_a_snapshot_that_is_not_durable() -> None:
+    lab = group(3, max_tail_bytes=0)
+    elect(lab, 1)
+    settle(lab)
+    effects = (
+        lab.servers[3]
+        .running()
+        .step(SnapshotArrived(1, B11, 5, B11, Configuration.make(1, {1: "", 2: "", 3: ""}).encode()), lab.now_ms)
+    )
+    assert effects.install is not None
+    # Of what comes next the first record alone may survive a crash.
+    effects = lab.servers[3].running().step(Receive(2, Prepare(ballot_of(9, 2), 9, True)), lab.now_ms)
+    (record,) = effects.records
+    assert isinstance(record, SaveState) and decode_hard_state(record.data).chosen_position <= 1
+
+
+def test_changes_and_transfers_that_lead_nowhere_are_refused() -> None:
+    lab = group(2, learners=(3,))
+    change = ChangeMembers(Configuration.make(2, {1: ""}))
+    assert lab.step(1, change).refused is Refusal.NOT_LEADER
+    assert lab.step(1, TransferLeadership(2)).refused is Refusal.NOT_LEADER
+    elect(lab, 1)
+    for nonsense in (
+        Configuration.make(2, {}, {1: "", 2: ""}),  # nobody would vote
+        Configuration.make(2, {1: "", 2: "wiped"}),  # it must stop voting in between
+        Configuration.make(2, {1: ""}, {}, {1: "", 2: ""}),
+    ):
+        assert lab.step(1, ChangeMembers(nonsense)).refused is Refusal.UNSUPPORTED
+    assert lab.step(1, ChangeMembers(Configuration.make(1, {1: ""}))).refused is Refusal.OUTDATED
+    for node in (1, 3, 9):
+        assert lab.step(1, TransferLeadership(node)).refused is Refusal.NOT_A_VOTER
+    lab.step(1, Propose(b"under way"))
+    assert lab.step(1, change).refused is None
+    assert lab.step(1, change).refused is Refusal.CHANGE_UNDER_WAY
+    assert lab.step(1, TransferLeadership(2)).refused is Refusal.CHANGE_UNDER_WAY
+    settle(lab)
+    assert lab.servers[1].running().settled_version() == 2
+    assert lab.step(1, TransferLeadership()).refused is Refusal.NOT_A_VOTER  # there is no other
+
+
+def test_with_flexible_quorums_two_of_five_choose_and_four_elect() -> None:
+    lab = group(5, protocol=flexible(phase_1_size=4, phase_2_size=2))
+    elect(lab, 1)
+    for node in (3, 4, 5):
+        lab.crash(node)
+    lab.step(1, Propose(b"a"))
+    settle(lab)
+    assert [entry.payload for entry in lab.servers[1].applied] == [b"", b"a"]
+    lab.step(1, ReadBarrier(1))
+    lab.crash(1)
+    for node in (3, 4):
+        lab.restart(node)
+    lab.now_ms += 5_000
+    lab.tick(2)
+    settle(lab)
+    assert lab.leaders() == []  # three of five would not meet every two
+    lab.restart(5)
+    lab.now_ms += 5_000
+    lab.tick(3)
+    settle(lab)
+    assert lab.leaders() == [3]
+    assert lab.servers[3].applied[1].payload == b"a"
+    refused = lab.step(3, ChangeMembers(Configuration.make(2, {2: "", 3: "", 4: ""}))).refused
+    assert refused is Refusal.UNSUPPORTED
+
+
+def test_flexible_quorums_that_need_not_meet_are_refused_with_the_reason() -> None:
+    with pytest.raises(ValueError, match="must add up to more than 5"):
+        group(5, protocol=flexible(phase_1_size=3, phase_2_size=2))
+
+
+def test_hard_state_is_read_back_and_nonsense_is_named() -> None:
+    reaccepted = {(5, B11): B23, (6, B11): B23, (6, B12): B12 + 1, (9, B11): B23}
+    data = encode_hard_state(B23, 4, reaccepted)
+    assert decode_hard_state(data) == HardState(B23, 4, reaccepted)
+    assert len(data) == len(encode_hard_state(B23, 4, {})) + 3 * 32  # 5 and 6 are one run
+    assert decode_hard_state(None) == HardState()
+    assert PROTOCOL.generation_of(PROTOCOL.state_at(B23)) == B23
+    for nonsense in (b"", b"\x07" + data[1:], data[:-1]):
+        with pytest.raises(InvalidHardState):
+            decode_hard_state(nonsense)
+
+
+def test_a_log_that_is_read_back_is_chosen_up_to_its_latest_configuration() -> None:
+    configuration = Configuration.make(2, {1: "", 2: "", 3: ""})
+    entries = (Entry(1, B11, b""), Entry(2, B11, b"a"), Entry(3, B11, configuration.encode()), Entry(5, B11, b"b"))
+    config = ReplicaConfig(1, NO_CONFIGURATION)
+    replica = PROTOCOL.build(config, Recovered(PROTOCOL.state_at(B11), CompactedThrough(0, 0), entries), Random(1), 0)
+    status = replica.status()
+    assert (status.commit_position, status.durable_position, status.last_position) == (2, 3, 5)
+    assert replica.configuration() == configuration and replica.settled_version() == -1
+    assert [entry.payload for entry in replica.step(Tick(), 0).committed] == [b"", b"a"]
+
+
+def test_slots_have_holes_and_keep_what_lies_behind_a_snapshot() -> None:
+    slots = Slots(0, 0, [Entry(1, B11, b"a"), Entry(3, B11, b"c"), Entry(4, B11, b"d")])
+    assert slots.get(2) is None and slots.last_position == 4
+    assert [entry.position for entry in slots.between(1, 4)] == [1, 3, 4]
+    assert [entry.position for entry in slots.read(3, 9, 100)[0]] == [3, 4]
+    assert slots.read(3, 9, 0) == ((Entry(3, B11, b"c"),), 1)
+    slots.replace_through(3, 0)
+    assert slots.base_position == 3 and slots.handed_generation(3) == 0
+    assert slots.get(4) == Entry(4, B11, b"d") and slots.last_position == 4
