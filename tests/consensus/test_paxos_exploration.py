@@ -43,11 +43,11 @@ def explore(
 @pytest.mark.parametrize("nodes", [3, 5])
 @pytest.mark.parametrize("climate", range(len(CLIMATES)))
 def test_every_invariant_holds_on_a_walk(nodes: int, climate: int) -> None:
-    walks = [explore(nodes, seed, steps=4000) for seed in range(climate, 3 * len(CLIMATES), len(CLIMATES))]
+    walks = [explore(nodes, seed, steps=3000) for seed in range(climate, 3 * len(CLIMATES), len(CLIMATES))]
     # A walk that elects nobody and commits nothing would check nothing.
     assert sum(walk.invariants.leaderships for walk in walks) >= 4
     assert sum(len(walk.invariants.committed) for walk in walks) >= 20
-    assert sum(walk.invariants.barriers_passed for walk in walks) >= 2
+    assert sum(walk.invariants.barriers_passed for walk in walks) >= 1
     assert not CLIMATES[climate].change or sum(walk.invariants.changes for walk in walks) >= 4
     assert not CLIMATES[climate].hand_over or sum(walk.invariants.handovers for walk in walks) >= 2
 
@@ -59,9 +59,9 @@ def test_every_invariant_holds_with_flexible_quorums(nodes: int, phase_1_size: i
 
     protocol = flexible(phase_1_size, phase_2_size)
     seeds = [seed for seed, climate in enumerate(CLIMATES) if not climate.change]
-    walks = [explore(nodes, seed, 2000, protocol, quorum_of) for seed in seeds]
+    walks = [explore(nodes, seed, 1000, protocol, quorum_of) for seed in seeds]
     assert sum(walk.invariants.leaderships for walk in walks) >= 4
-    assert sum(len(walk.invariants.committed) for walk in walks) >= 40
+    assert sum(len(walk.invariants.committed) for walk in walks) >= 20
 
 
 def test_the_same_seed_walks_the_same_way() -> None:
