@@ -29,23 +29,23 @@ def explore(nodes: int, seed: int, steps: int) -> Explored:
     return Explored(walk, zab)
 
 
-@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize(("nodes", "seeds", "steps"), [(3, 3, 2500), (5, 2, 3500)])
 @pytest.mark.parametrize("climate", range(len(CLIMATES)))
-def test_every_invariant_holds_on_a_walk(nodes: int, climate: int) -> None:
-    walks = [explore(nodes, seed, steps=2500) for seed in range(climate, 4 * len(CLIMATES), len(CLIMATES))]
+def test_every_invariant_holds_on_a_walk(nodes: int, seeds: int, steps: int, climate: int) -> None:
+    walks = [explore(nodes, seed, steps) for seed in range(climate, seeds * len(CLIMATES), len(CLIMATES))]
     # A walk that elects nobody and commits nothing would check nothing.
-    assert sum(walk.invariants.leaderships for walk in walks) >= 4
-    assert sum(len(walk.invariants.committed) for walk in walks) >= 20
-    assert sum(walk.invariants.barriers_passed for walk in walks) >= 4
-    assert not CLIMATES[climate].change or sum(walk.invariants.changes for walk in walks) >= 8
-    assert not CLIMATES[climate].hand_over or sum(walk.zab.handovers for walk in walks) >= 4
+    assert sum(walk.invariants.leaderships for walk in walks) >= 2
+    assert sum(len(walk.invariants.committed) for walk in walks) >= 12
+    assert not CLIMATES[climate].change or sum(walk.invariants.changes for walk in walks) >= 4
 
 
-def test_followers_are_synchronised_in_each_way() -> None:
-    walks = [explore(3, seed, steps=3000) for seed in (1, 4, 5, 7, 21)]
+def test_the_walks_come_to_everything_that_a_leader_does() -> None:
+    walks = [explore(3, seed, steps=2500) for seed in (1, 4, 5, 7, 11, 13, 21, 23)]
     assert sum(walk.zab.truncates for walk in walks) >= 4
     assert sum(walk.zab.snapshots for walk in walks) >= 4
     assert sum(walk.zab.synchronised for walk in walks) >= 40
+    assert sum(walk.zab.handovers for walk in walks) >= 4
+    assert sum(walk.invariants.barriers_passed for walk in walks) >= 40
 
 
 def test_the_same_seed_walks_the_same_way() -> None:
