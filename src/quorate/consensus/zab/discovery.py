@@ -50,7 +50,6 @@ class Discovery:
         """The leader hands over to this server: whoever follows that leader is to come here."""
         core = self.core
         self.resend_ms = core.now_ms + core.config.heartbeat_interval_ms
-        assert core.is_synchronised() or self.epoch is not None
         for peer in core.peers:
             if peer not in self._infos:
                 core.send(peer, TakeOver(core.current_epoch))
