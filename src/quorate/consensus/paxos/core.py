@@ -119,9 +119,8 @@ class Core:
     def finish(self) -> Effects:
         """Close the step: hand out what has become safe to apply, and number what is to be written."""
         effects = self.effects
-        safe_position = min(self.commit_position, self.durable_position)
-        if safe_position > self.handed_position:
-            self._hand_out(safe_position)
+        if self.commit_position > self.handed_position < self.durable_position:
+            self._hand_out(min(self.commit_position, self.durable_position))
         if self._state_changed:
             # First: an entry must not survive without the promise and the ballot under which it was accepted.
             effects.records.insert(0, SaveState(self._encode_state()))
@@ -183,14 +182,12 @@ class Core:
         self._find_durable()
 
     def _find_durable(self) -> None:
-        if self._base_ticket <= self.persisted_ticket:
-            self.durable_position = max(self.durable_position, self.slots.base_position)
-        position, pending = self.durable_position, self._pending
-        if position < self.slots.base_position:
-            return  # the snapshot's record is under way
-        while position < self.slots.last_position and position + 1 not in pending:
-            if self.slots.get(position + 1) is None:
-                break
+        slots, pending, position = self.slots, self._pending, self.durable_position
+        if position < slots.base_position:
+            if self._base_ticket > self.persisted_ticket:
+                return  # the snapshot's record is under way
+            position = slots.base_position
+        while position < slots.last_position and position + 1 not in pending and slots.get(position + 1) is not None:
             position += 1
         self.durable_position = position
 
@@ -243,6 +240,8 @@ class Core:
 
     def accepted_ballot(self, entry: Entry) -> int:
         """Under which this server accepted the entry that it holds."""
+        if not self._reaccepted:
+            return entry.generation
         return self._reaccepted.get((entry.position, entry.generation), entry.generation)
 
     def accept(self, entry: Entry) -> bool:
@@ -270,7 +269,10 @@ class Core:
             self._reaccepted[position, entry.generation] = ballot
             self._state_changed = self._ballots_changed = True
         if position == self.agreed_position + 1:
-            self._find_agreed()
+            if position == self.slots.last_position:
+                self.agreed_position = position
+            else:
+                self._find_agreed()
         return True
 
     def _write(self, entry: Entry) -> None:
@@ -284,7 +286,10 @@ class Core:
 
     def _find_agreed(self) -> None:
         slots, ballot, position = self.slots, self.promised, self.agreed_position
-        while (entry := slots.get(position + 1)) is not None and self.accepted_ballot(entry) == ballot:
+        while position < slots.last_position:
+            entry = slots.get(position + 1)
+            if entry is None or self.accepted_ballot(entry) != ballot:
+                break
             position += 1
         self.agreed_position = position
 
@@ -292,7 +297,8 @@ class Core:
 
     def commit(self, position: int) -> bool:
         """Learn that everything through `position` is chosen, as far as it is agreed on; whether that was news."""
-        position = min(position, self.agreed_position)
+        if position > self.agreed_position:
+            position = self.agreed_position
         if position <= self.commit_position:
             return False
         if self.commit_position < self.configurations.latest_position <= position:

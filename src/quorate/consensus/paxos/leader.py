@@ -344,11 +344,11 @@ class Leader:
         core = self.core
         former_position = core.commit_position
         chosen_position = core.quorum.phase_2.greatest_held(self._accepted_positions)
-        if any(progress.ahead for progress in self._peers):
-            chosen_position = max(chosen_position, former_position)
-            while self._is_chosen(chosen_position + 1):
-                chosen_position += 1
-        if not core.commit(chosen_position):
+        for progress in self._peers:
+            if progress.ahead:
+                chosen_position = self._chosen_position(max(chosen_position, former_position))
+                break
+        if chosen_position <= former_position or not core.commit(chosen_position):
             return
         for entry in core.slots.between(max(former_position, self.opening_position) + 1, core.commit_position):
             self.uncommitted_bytes -= len(entry.payload)
@@ -360,11 +360,16 @@ class Leader:
         if self._draining_for is not None:
             self._append_drained()
 
-    def _is_chosen(self, position: int) -> bool:
-        holders = [progress.peer for progress in self._peers if progress.holds(position)]
-        if position <= self.core.durable_position:
-            holders.append(self.core.node_id)
-        return self.core.quorum.phase_2.is_quorum(holders)
+    def _chosen_position(self, position: int) -> int:
+        """From `position` on, slot by slot: where slots are accepted out of order, each has acceptors of its own."""
+        core = self.core
+        while True:
+            holders = [progress.peer for progress in self._peers if progress.holds(position + 1)]
+            if position < core.durable_position:
+                holders.append(core.node_id)
+            if not core.quorum.phase_2.is_quorum(holders):
+                return position
+            position += 1
 
     # --- members -------------------------------------------------------------------------
 

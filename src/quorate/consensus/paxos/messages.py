@@ -183,15 +183,17 @@ def is_sane(message: PaxosMessage) -> bool:
         return False
     if isinstance(message, Accept):
         return _is_sane_accept(message)
-    if isinstance(message, Promise):
-        return _is_sane_promise(message)
     if isinstance(message, Accepted):
         return message.round >= 0 and 1 <= message.first_position <= message.last_position + 1 <= MAX_NUMBER
+    if isinstance(message, Chosen):
+        return 0 <= message.commit_position <= MAX_NUMBER
+    if isinstance(message, Promise):
+        return _is_sane_promise(message)
     if isinstance(message, Missing):
         return message.round >= 0 and 1 <= message.first_position <= MAX_NUMBER
     if isinstance(message, Prepare):
         return 1 <= message.first_position <= MAX_NUMBER
-    if isinstance(message, PreVote | Chosen):
+    if isinstance(message, PreVote):
         return 0 <= message.commit_position <= MAX_NUMBER
     if isinstance(message, Rejected):
         return 0 <= message.rejected_ballot <= MAX_NUMBER

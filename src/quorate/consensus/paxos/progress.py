@@ -142,9 +142,12 @@ class Progress:
         return True
 
     def _acknowledge(self) -> None:
-        sent = self._sent
-        while sent and self.holds(sent[0][0]) and self.holds(sent[0][1]):
-            size = sent.popleft()[2]
+        sent, reach = self._sent, self.accepted_position
+        while sent:
+            first, last, size = sent[0]
+            if last > reach and not (last in self.ahead and self.holds(first)):
+                break
+            sent.popleft()
             self.bytes_in_flight -= size
             self.window_bytes = min(self.window_bytes + size, self.max_bytes_in_flight)
 

@@ -234,46 +234,62 @@ class PaxosReplica:
         # may lead it, or need its promise.  What they say is not counted.
         if sender == core.node_id or not is_sane(message):
             return
-        if not (isinstance(message, PreVote) or (isinstance(message, PreVoted) and message.granted)):
-            core.saw(message.ballot)
-        if isinstance(message, Accept | Chosen | TimeoutNow):
-            self._receive_from_leader(sender, message)
-        elif isinstance(message, PreVote):
+        if message.ballot == core.promised:
+            self._receive_under_promise(sender, message)
+        else:
+            self._receive_otherwise(sender, message)
+
+    def _receive_under_promise(self, sender: NodeId, message: PaxosMessage) -> None:
+        """Almost every message."""
+        if isinstance(message, Accepted):
+            if isinstance(self._role, Leader):
+                self._role.receive_accepted(sender, message)
+        elif isinstance(message, Accept):
+            follower = self._follow(sender, message.ballot)
+            if follower is not None:
+                follower.receive_accept(message)
+        elif isinstance(message, Chosen):
+            follower = self._follow(sender, message.ballot)
+            if follower is not None:
+                follower.receive_chosen(message)
+        elif isinstance(message, TimeoutNow):
+            if self._follow(sender, message.ballot) is not None and self._core.is_voter:
+                self._stand(transfer=True)
+        elif isinstance(message, PreVote | PreVoted | Prepare | Rejected):
+            self._receive_of_election(sender, message)
+        else:
+            self._receive_answer(sender, message)
+
+    def _receive_otherwise(self, sender: NodeId, message: PaxosMessage) -> None:
+        """Of another ballot than the promised one: answers to such are late, and ignored."""
+        core = self._core
+        if isinstance(message, PreVote | PreVoted | Prepare | Rejected):
+            if not (isinstance(message, PreVote) or (isinstance(message, PreVoted) and message.granted)):
+                core.saw(message.ballot)
+            self._receive_of_election(sender, message)
+        elif isinstance(message, Accept | Chosen | TimeoutNow):
+            if message.ballot > core.promised:
+                if self._follow(sender, message.ballot) is not None:
+                    self._receive_under_promise(sender, message)
+            elif isinstance(message, Accept):
+                core.send(sender, Rejected(core.promised, message.ballot))
+
+    def _receive_of_election(self, sender: NodeId, message: PreVote | PreVoted | Prepare | Rejected) -> None:
+        if isinstance(message, PreVote):
             self._receive_pre_vote(sender, message)
         elif isinstance(message, Prepare):
             self._receive_prepare(sender, message)
-        elif isinstance(message, PreVoted):
-            if isinstance(self._role, Candidate):
-                self._role.receive_pre_voted(sender, message)
-                self._count_promises(self._role)
         elif isinstance(message, Rejected):
             self._receive_rejected(sender, message)
-        elif message.ballot == core.promised:
-            self._receive_answer(sender, message)
-
-    def _receive_from_leader(self, sender: NodeId, message: Accept | Chosen | TimeoutNow) -> None:
-        core = self._core
-        if message.ballot < core.promised:
-            if isinstance(message, Accept):
-                core.send(sender, Rejected(core.promised, message.ballot))
-            return
-        follower = self._follow(sender, message.ballot)
-        if follower is None:
-            return
-        if isinstance(message, Accept):
-            follower.receive_accept(message)
-        elif isinstance(message, Chosen):
-            follower.receive_chosen(message)
-        elif core.is_voter:
-            self._stand(transfer=True)
+        elif isinstance(self._role, Candidate):
+            self._role.receive_pre_voted(sender, message)
+            self._count_promises(self._role)
 
     def _receive_answer(self, sender: NodeId, message: PaxosMessage) -> None:
         """Under this very ballot.  One that the role has no use for is late, and ignored."""
         role = self._role
         if isinstance(role, Leader):
-            if isinstance(message, Accepted):
-                role.receive_accepted(sender, message)
-            elif isinstance(message, Missing):
+            if isinstance(message, Missing):
                 role.receive_missing(sender, message)
             elif isinstance(message, BarrierRequest):
                 role.receive_barrier_request(sender, message)
@@ -348,13 +364,12 @@ class PaxosReplica:
         core, role = self._core, self._role
         if owner_of(ballot) != sender:
             return None
+        if ballot == core.promised and isinstance(role, Follower):
+            role.hear_from(sender)
+            return role
         if ballot > core.promised:
             core.promise(ballot)
-            self._become_follower(sender)
-        elif isinstance(role, Follower):
-            role.hear_from(sender)
-        else:
-            self._become_follower(sender)
+        self._become_follower(sender)
         assert isinstance(self._role, Follower)
         return self._role
 
