@@ -37,12 +37,13 @@ from quorate.consensus.paxos.messages import (
     TimeoutNow,
 )
 from quorate.consensus.paxos.slots import Slots
-from quorate.consensus.records import CompactedThrough, Entry, Recovered, SaveState
+from quorate.consensus.records import CompactedThrough, Entry, Recovered, SaveEntry, SaveState
 from quorate.consensus.replica import (
     ChangeMembers,
     ConsensusProtocol,
     Event,
     PeerLost,
+    Persisted,
     Propose,
     ReadBarrier,
     Receive,
@@ -312,6 +313,26 @@ def test_a_promise_of_which_a_part_is_lost_does_not_count() -> None:
     assert lab.servers[2].running().status().words["state"] == "candidate"
 
 
+def test_what_an_acceptor_knows_to_be_chosen_outbids_every_ballot() -> None:
+    """Found by exploration: it had forgotten under which ballot, so a later ballot's other value was proposed."""
+    own = ballot_of(5, 1)
+    voters = Configuration.make(1, {1: "", 2: "", 3: ""})
+    replica = PROTOCOL.build(
+        ReplicaConfig(1, voters),
+        Recovered(PROTOCOL.state_at(own), CompactedThrough(0, 0), (Entry(1, own, b""),)),
+        Random(1),
+        0,
+    )
+    replica.step(Tick(), replica.deadline_ms())
+    ballot = ballot_of(6, 1)
+    ticket = replica.step(Receive(2, PreVoted(ballot, True)), 1000).ticket
+    replica.step(Persisted(ticket), 1000)
+    chosen = Entry(1, B12, b"")
+    effects = replica.step(Receive(2, Promise(ballot, 1, 1, 1, True, (AcceptedValue(chosen, B12),))), 1000)
+    assert effects.leadership is not None and effects.leadership.role is Role.LEADER
+    assert SaveEntry(chosen) in effects.records
+
+
 def test_a_restart_learns_little_of_what_was_chosen_anew() -> None:
     lab = group(3)
     elect(lab, 1)
@@ -366,6 +387,19 @@ def test_changes_and_transfers_that_lead_nowhere_are_refused() -> None:
     settle(lab)
     assert lab.servers[1].running().settled_version() == 2
     assert lab.step(1, TransferLeadership()).refused is Refusal.NOT_A_VOTER  # there is no other
+
+
+def test_a_leader_that_is_out_of_the_voters_can_be_asked_to_vote_again() -> None:
+    lab = group(2)
+    elect(lab, 1)
+    lab.step(1, ChangeMembers(Configuration.make(2, {2: ""}, {1: ""})))
+    settle(lab, lambda flight: not isinstance(flight.message, TimeoutNow))
+    leader = lab.servers[1].running()
+    assert leader.settled_version() == 2 and leader.status().successor == 2
+    assert lab.step(1, TransferLeadership(avoid=(2,))).refused is Refusal.NOT_A_VOTER  # it stays
+    assert lab.step(1, ChangeMembers(Configuration.make(3, {1: "", 2: ""}))).refused is None
+    settle(lab)
+    assert leader.configuration().voters == {1: "", 2: ""}
 
 
 def test_with_flexible_quorums_two_of_five_choose_and_four_elect() -> None:

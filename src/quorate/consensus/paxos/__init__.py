@@ -73,8 +73,7 @@ Where this differs from the papers, and why
     is one way in which values come to a server, and one in which it learns that they are chosen;
     what is gone from memory comes as a snapshot.
 3. *A candidate that is too far behind is refused*, where an acceptor does not hold any more what it
-    would have to tell.  (Paxos Made Live, section 5.1 lets it catch up first.)  Somebody in every
-    quorum knows most, and whoever does is refused by nobody.
+    would have to tell.  Somebody in every quorum knows most, and whoever does is refused by nobody.
 4. *A promise may come in parts*, since what it tells is bounded by memory only.  Of slots that its
     sender knows to be chosen it need not remember the ballot: their values hold against any other.
 5. *Pre-vote always*, and with it check-quorum (both from Raft, where `quorate.consensus.raft` has

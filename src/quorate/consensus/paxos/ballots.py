@@ -2,7 +2,7 @@
 
 The node is in the low nine decimal digits: 4000000002 is node 2's ballot of round 4.  Two nodes
 can therefore never own the same ballot, whatever they do not know of one another, and a
-higher round is a higher ballot whoever owns it (Paxos Made Simple, section 2.2: "different
+higher round is a higher ballot whoever owns it (Paxos Made Simple, section 2.4: "different
 proposers choose their numbers from disjoint sets of numbers").
 """
 
