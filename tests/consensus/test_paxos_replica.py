@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.consensus.membership import NO_CONFIGURATION, PREFIX, Configuration
@@ -136,6 +136,7 @@ def elect(lab: Lab, node: int) -> None:
 
 
 @pytest.mark.parametrize("state", ["follower", "pre-candidate", "candidate", "leader"])
+@settings(deadline=None)
 @given(events=st.lists(EVENTS, max_size=12))
 def test_no_message_makes_a_server_raise(state: str, events: list[Event]) -> None:
     lab = group(3)
