@@ -58,8 +58,9 @@ durable.  A truncation takes back what an earlier, unfinished write would have v
 Entries are handed out to be applied when they are committed *and* durable here.
 
 Of one step's records a crash may keep the first and lose the rest.  So the current epoch is
-saved behind the history that it vouches for, never before (ZooKeeper had it the other way
-round: ZOOKEEPER-4643), and a log that ends with an epoch's entries counts as of that epoch.
+saved behind the history that it vouches for, never before, and ACK-LD waits for both
+(ZooKeeper had these the other way round: ZOOKEEPER-4643 and 4646); and a log that ends with an
+epoch's entries counts as of that epoch.
 
 Where this differs from the paper, and why
 -------------------------------------------
