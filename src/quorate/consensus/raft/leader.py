@@ -376,7 +376,10 @@ class Leader:
         So what it still lacks is what a heartbeat interval or two have brought, under
         whatever load: it takes not much longer than that until it holds everything.
         """
-        progress, core = self._peer_by_id[node], self.core
+        core = self.core
+        if node == core.node_id:
+            return True  # out of the voters, it leads until somebody takes over
+        progress = self._peer_by_id[node]
         heard = core.now_ms - self._heard_ms[node] < core.timing.election_timeout_ms
         return heard and progress.match_position >= max(self._heartbeat_commit, 1)
 
