@@ -436,6 +436,19 @@ def test_changes_and_transfers_that_lead_nowhere_are_refused() -> None:
     assert lab.step(2, TransferLeadership()).refused is Refusal.NOT_A_VOTER  # there is no other
 
 
+def test_a_leader_that_is_out_of_the_voters_can_be_asked_to_vote_again() -> None:
+    lab = group(2)
+    assert elect(lab) == 2
+    lab.step(2, ChangeMembers(Configuration.make(2, {1: ""}, {2: ""})))
+    settle(lab, lambda flight: not isinstance(flight.message, HandOver))
+    leader = lab.servers[2].running()
+    assert leader.settled_version() == 2 and leader.status().successor == 1
+    assert lab.step(2, TransferLeadership(avoid=(1,))).refused is Refusal.NOT_A_VOTER  # it stays
+    assert lab.step(2, ChangeMembers(Configuration.make(3, {1: "", 2: ""}))).refused is None
+    settle(lab)
+    assert leader.configuration().voters == {1: "", 2: ""}
+
+
 def test_a_hand_over_goes_to_another_where_its_target_leaves() -> None:
     lab = group(3)
     elect(lab)
