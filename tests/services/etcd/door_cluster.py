@@ -199,8 +199,9 @@ class DoorCluster:
             return
         for submitter, commands, waiters in self._take():
             self.position += 1
+            time_ms = self.nodes[0].group.wall_ms()  # the entry's: a real leader writes it there
             for node in self.nodes:
-                results = node.store.apply(commands, node.group.wall_ms())
+                results = node.store.apply(commands, time_ms)
                 node.door.applied(results, waiters if node.group.node_id == submitter else None)
         asked, self.asked = self.asked, []
         for done in asked:

@@ -68,7 +68,7 @@ EXPECTED = {
 def doors() -> Iterator[Doors]:
     with serving(2) as doors:
         yield doors
-        assert len({node.store.digest() for node in doors.cluster.nodes}) == 1
+        assert len(doors.pull(lambda: {node.store.digest() for node in doors.cluster.nodes})) == 1
 
 
 def mutated(message: bytes, seed: int) -> bytes:
