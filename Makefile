@@ -38,7 +38,7 @@ run: $(VENV)/.stamp-run
 .PHONY: test
 test: lint
 	@# Tests with real processes measure out real time, so nothing else runs beside them.  5: no test fits ARGS.
-	@failed=0; \
+	@trap 'exit 130' INT; failed=0; \
 	$(BIN)/pytest -m 'not processes' -n auto --dist loadfile --no-loadscope-reorder $(ARGS) || [ $$? -eq 5 ] || failed=1; \
 	$(BIN)/pytest -m processes $(ARGS) || [ $$? -eq 5 ] || failed=1; \
 	exit $$failed

@@ -403,6 +403,19 @@ def test_a_leader_that_is_out_of_the_voters_can_be_asked_to_vote_again() -> None
     assert leader.configuration().voters == {1: "", 2: ""}
 
 
+def test_a_leader_that_is_out_of_the_voters_does_not_stand_for_its_next_incarnation() -> None:
+    lab = group(3)
+    elect(lab, 1)
+    lab.step(1, ChangeMembers(Configuration.make(2, {3: "", 2: ""}, {1: ""})))
+    settle(lab, lambda flight: not isinstance(flight.message, TimeoutNow))
+    lab.step(1, TransferLeadership(avoid=(3, 2)))
+    replaced = ChangeMembers(Configuration.make(3, {1: "another folder", 2: "", 3: ""}))
+    assert lab.step(1, replaced).refused is None  # a learner first
+    settle(lab, lambda flight: not isinstance(flight.message, TimeoutNow))
+    lab.step(1, TransferLeadership(avoid=(3, 2)))
+    assert lab.step(1, replaced).refused is Refusal.NOT_CAUGHT_UP
+
+
 def test_with_flexible_quorums_two_of_five_choose_and_four_elect() -> None:
     lab = group(5, protocol=flexible(phase_1_size=4, phase_2_size=2))
     elect(lab, 1)

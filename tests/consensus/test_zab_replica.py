@@ -449,6 +449,19 @@ def test_a_leader_that_is_out_of_the_voters_can_be_asked_to_vote_again() -> None
     assert leader.configuration().voters == {1: "", 2: ""}
 
 
+def test_a_leader_that_is_out_of_the_voters_does_not_stand_for_its_next_incarnation() -> None:
+    lab = group(3)
+    assert elect(lab) == 3
+    lab.step(3, ChangeMembers(Configuration.make(2, {1: "", 2: ""}, {3: ""})))
+    settle(lab, lambda flight: not isinstance(flight.message, HandOver))
+    lab.step(3, TransferLeadership(avoid=(1, 2)))
+    replaced = ChangeMembers(Configuration.make(3, {3: "another folder", 2: "", 1: ""}))
+    assert lab.step(3, replaced).refused is None  # a learner first
+    settle(lab, lambda flight: not isinstance(flight.message, HandOver))
+    lab.step(3, TransferLeadership(avoid=(1, 2)))
+    assert lab.step(3, replaced).refused is Refusal.NOT_CAUGHT_UP
+
+
 def test_a_hand_over_goes_to_another_where_its_target_leaves() -> None:
     lab = group(3)
     elect(lab)

@@ -42,7 +42,7 @@ class Log:
         self.last_generation = entry.generation
 
     def generation_at(self, position: int) -> int | None:
-        """Term of the entry at `position`, None where it is not held any more or not yet."""
+        """Generation of the entry at `position`, None where it is not held any more or not yet."""
         index = position - self.base_position - 1
         if 0 <= index < len(self._entries):
             return self._entries[index].generation

@@ -378,7 +378,8 @@ class Leader:
         """
         core = self.core
         if node == core.node_id:
-            return True  # out of the voters, it leads until somebody takes over
+            # Out of the voters, it leads until somebody takes over.  Its log is not that of another incarnation.
+            return core.configuration.learners.get(node) == core.config.incarnation
         progress = self._peer_by_id[node]
         heard = core.now_ms - self._heard_ms[node] < core.timing.election_timeout_ms
         return heard and progress.match_position >= max(self._heartbeat_commit, 1)

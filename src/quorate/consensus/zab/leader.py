@@ -435,6 +435,9 @@ class Leader:
         whatever load: it takes not much longer than that until it holds everything.
         """
         core = self.core
+        if node == core.node_id:
+            # Out of the voters, it leads until somebody takes over.  Its log is not that of another incarnation.
+            return core.configuration.learners.get(node) == core.config.incarnation
         heard = core.now_ms - self._heard_ms[node] < core.timing.election_timeout_ms
         return heard and self._match_positions[node] >= max(self._heartbeat_commit, 1)
 
