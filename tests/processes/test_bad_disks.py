@@ -219,6 +219,10 @@ def test_a_data_folder_serves_one_process(cluster: Cluster) -> None:
     assert "in use by another process" in second.log_text()
 
 
+def members_version(node: Node) -> int:
+    return int(node.require_status().raw["membership"]["version"])
+
+
 def test_a_wiped_folder_under_the_old_name_does_not_vote_before_it_is_refilled(cluster: Cluster) -> None:
     client = cluster.client()
     client.create("/kept", b"1")
@@ -234,7 +238,10 @@ def test_a_wiped_folder_under_the_old_name_does_not_vote_before_it_is_refilled(c
     pause(3)
     assert leader.require_status().leader is None
     assert wiped.require_status().leader is None
+    before = members_version(leader)
     cluster.start_node(other)
+    # A learner first, then a voter.  Until somebody leads, the old members still look settled.
+    eventually(lambda: members_version(leader) >= before + 2, "the members have taken the new folder for a voter's")
     cluster.wait_settled([0, 1, 2])
     client.retry(client.set, "/kept", b"2")
     assert client.retry(client.get, "/kept")[0] == b"2"
