@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 SettingValue: TypeAlias = str | int
 
-PROTOCOLS = ("raft",)
+PROTOCOLS = ("raft", "paxos", "zab")
 """Names that the setting `protocol` may have."""
 
 SERVICE_GROUPS: Mapping[str, int] = MappingProxyType({"zookeeper": 1, "etcd": 2})
