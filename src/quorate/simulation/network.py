@@ -28,17 +28,19 @@ MAX_LOSSES = 6
 
 @dataclass(slots=True)
 class Quality:
-    """What is wrong with one direction between two hosts."""
+    """What one direction between two hosts is like, and what is wrong with it."""
 
     cuts: int = 0
     """Faults that hold everything back; several may overlap."""
     loss: float = 0.0
     """Share of packets that are lost and sent again."""
     delay_factor: float = 1.0
+    delay_s: tuple[float, float] = DELAY_S
+    """Bounds of how long a packet takes where nothing is wrong: how far apart the two hosts are."""
 
 
 class Network:
-    """Links by direction.  Those without an entry in `qualities` are sound."""
+    """Links by direction.  Those without an entry in `qualities` are sound, and as long as `DELAY_S` says."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
@@ -49,6 +51,8 @@ class Network:
         """Share of reads that find only a part of what has arrived."""
         self.describe: Callable[[Address, Address, bytes], str] | None = None
         """Says in a few words, for the trace, what bytes from one address to another mean."""
+        self.meter: Callable[[Address, Address, int], None] | None = None
+        """Told from where to where how many bytes are sent."""
         self.connections_reset = 0
         self._ghosts: dict[str, list[SimulatedTransport]] = {}
         """By the host that lost its power: the other ends of its connections, which do not know yet."""
@@ -82,8 +86,8 @@ class Network:
 
     def draw_delay_s(self, source: str, target: str) -> float:
         """How long a packet takes now, retransmissions included."""
-        delay_s = self.random.uniform(*DELAY_S)
         quality = self.qualities.get((source, target))
+        delay_s = self.random.uniform(*(DELAY_S if quality is None else quality.delay_s))
         if quality is not None:
             delay_s *= quality.delay_factor
             if quality.loss:

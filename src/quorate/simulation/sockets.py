@@ -150,6 +150,8 @@ class SimulatedTransport(asyncio.Transport):
         number = 0
         if isinstance(what, bytes):
             self._unread_bytes += len(what)
+            if self._network.meter is not None:
+                self._network.meter(self.remote, self.local, len(what))
             if simulation.trace is not None:
                 describe = self._network.describe
                 text = describe(self.remote, self.local, what) if describe is not None else f"{len(what)} bytes"
