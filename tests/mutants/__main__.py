@@ -43,8 +43,8 @@ def hunt(quarries: Sequence[Quarry], jobs: int, duration_s: float | None) -> Non
 
 
 def control(seeds: Mapping[str, Iterable[int]], jobs: int, duration_s: float | None) -> bool:
-    """Whether the code as it is passes, by service; each seed by itself, so that all that fail are named."""
-    quarries = [Quarry(CONTROL + service, [Chunk(seed, 1)]) for service, own in seeds.items() for seed in own]
+    """Whether the code as it is passes, by campaign; each seed by itself, so that all that fail are named."""
+    quarries = [Quarry(CONTROL + campaign, [Chunk(seed, 1)]) for campaign, own in seeds.items() for seed in own]
     hunt(quarries, jobs, duration_s)
     return all(quarry.finding is None and quarry.broken is None for quarry in quarries)
 
@@ -63,18 +63,18 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     jobs, duration_s = options.jobs, options.duration
     names = options.only or list(MUTANTS)
-    services = dict.fromkeys(MUTANTS[name].service for name in names)
+    campaigns = dict.fromkeys(MUTANTS[name].campaign for name in names)
     first = range(min(CONTROL_SEEDS, options.seeds))
-    if not control(dict.fromkeys(services, first), jobs, duration_s):
+    if not control(dict.fromkeys(campaigns, first), jobs, duration_s):
         report("the code as it is fails: mend that first")
         return 1
     quarries = [Quarry(name, chunks_of(options.seeds)) for name in names]
     hunt(quarries, jobs, duration_s)
-    catching: dict[str, set[int]] = {service: set() for service in services}
+    catching: dict[str, set[int]] = {campaign: set() for campaign in campaigns}
     for quarry in quarries:
         if quarry.finding is not None:
-            catching[MUTANTS[quarry.name].service].add(quarry.finding.seed)
-    passes = control({service: sorted(seeds) for service, seeds in catching.items()}, jobs, duration_s)
+            catching[MUTANTS[quarry.name].campaign].add(quarry.finding.seed)
+    passes = control({campaign: sorted(seeds) for campaign, seeds in catching.items()}, jobs, duration_s)
     print(markdown_table(quarries) if options.markdown else text_table(quarries))
     survivors = [quarry.name for quarry in quarries if quarry.finding is None]
     print(f"\n{len(quarries) - len(survivors)} of {len(quarries)} mutants found")

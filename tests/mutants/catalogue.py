@@ -17,6 +17,7 @@ from tests.mutants import (
     repair,
     storage,
     transfer,
+    two_phase_commit,
     zookeeper_door,
     zookeeper_store,
 )
@@ -35,6 +36,7 @@ ALL: Final[tuple[Mutant, ...]] = (
     *zookeeper_door.MUTANTS,
     *etcd_store.MUTANTS,
     *etcd_door.MUTANTS,
+    *two_phase_commit.MUTANTS,
 )
 
 MUTANTS: Final[Mapping[str, Mutant]] = MappingProxyType({mutant.name: mutant for mutant in ALL})

@@ -22,7 +22,12 @@ class Mutant:
     breaks: str
     changes: tuple[Change, ...]
     service: str = "zookeeper"
-    """Whose default campaign is to find it."""
+    protocol: str = "raft"
+
+    @property
+    def campaign(self) -> str:
+        """Whose default campaign is to find it."""
+        return f"{self.protocol}/{self.service}"
 
     def modules(self) -> dict[str, None]:
         """What is changed, in order, each once."""

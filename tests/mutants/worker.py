@@ -1,7 +1,7 @@
 """A process with one mutant in it: `python -m tests.mutants.worker NAME FIRST COUNT [DURATION_S]`.
 
 Runs the seeds FIRST ... until one finds something, at most COUNT, and prints a line of JSON for each: `{"seed": 3}`, or
-with what was found.  Anything else that is printed goes to stderr.  NAME may be CONTROL and a service: then no mutant
+with what was found.  Anything else that is printed goes to stderr.  NAME may be CONTROL and a campaign: then no mutant
 is applied.
 """
 
@@ -27,14 +27,14 @@ def work(name: str, first: int, count: int, duration_s: float | None) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     logging.disable()  # what simulated nodes log is for nobody
     mutant = None if name.startswith(CONTROL) else MUTANTS[name]
-    service = name.removeprefix(CONTROL) if mutant is None else mutant.service
+    chosen = name.removeprefix(CONTROL) if mutant is None else mutant.campaign
     if mutant is not None:
         apply.apply(mutant)
-    campaign.load()
+    campaign.load(chosen)
     if mutant is not None:
         apply.check_applied(mutant)
     for seed in range(first, first + count):
-        finding = campaign.run(service, seed, duration_s)
+        finding = campaign.run(chosen, seed, duration_s)
         print(json.dumps({"seed": seed} if finding is None else asdict(finding)), file=results, flush=True)
         if finding is not None:
             return

@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
+from quorate.simulation.violation import Violation
 from quorate.transactions.messages import Address, Outcome, TransactionId
 from quorate.transactions.records import AnyRecord, Committed, Prepared, Resolved
 from quorate.transactions.table import Table
-from tests.transactions.world import COORDINATOR, Violation, World, require
+from tests.transactions.world import COORDINATOR, World, require
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class Ledger:
 
     def _end(self, host: Address, number: int, committed: bool) -> None:
         known = self.ended.setdefault(number, committed)
-        require(known == committed, f"decision changes: {host} takes {number} for committed={committed}")
+        require(known == committed, "one decision", f"{host} takes {number} for committed={committed}")
 
     def _history(self, host: Address, key: str) -> list[Version]:
         return self.versions.setdefault((host, key), [Version(None)])
@@ -80,21 +81,21 @@ class Ledger:
         self._check_serializable()
 
     def _check_nothing_is_left(self) -> None:
-        require(not self.world.coordinator().unfinished, "the coordinator cannot forget a transaction")
+        require(not self.world.coordinator().unfinished, "an end", "the coordinator cannot forget a transaction")
         for name in self.tables():
             participant = self.world.participant(name)
-            require(not participant.in_doubt and not len(participant.locks), f"{name} keeps locks for ever")
+            require(not participant.in_doubt and not len(participant.locks), "an end", f"{name} keeps locks for ever")
 
     def _check_all_or_nothing(self) -> None:
         for number, operations in self.begun.items():
             times = {name: self.done[name, number] for name in operations}
             expected = 1 if self.ended.get(number, False) else 0
-            require(set(times.values()) == {expected}, f"all or nothing: {number} was carried out {times}")
+            require(set(times.values()) == {expected}, "all or nothing", f"{number} was carried out {times}")
 
     def _check_told(self, outcome: Outcome) -> None:
         number = self._number(outcome.transaction)
         truth = self.ended.get(number, False)
-        require(outcome.committed == truth, f"the client was told committed={outcome.committed} of {number}")
+        require(outcome.committed == truth, "outcome", f"the client was told committed={outcome.committed} of {number}")
 
     def _check_serializable(self) -> None:
         """There is an order in which the same operations, one at a time, return and leave the same values."""
@@ -105,9 +106,11 @@ class Ledger:
                 plan = tables[name].plan(operation)
                 tables[name].apply(plan.writes)
                 told = results[number].get(name) if number in results else plan.result
-                require(told == plan.result, f"not serializable: {number} at {name} returned {told!r}")
+                require(told == plan.result, "serializability", f"{number} at {name} returned {told!r}")
         for name, table in tables.items():
-            require(table.values == self.world.hosts[name].table.values, f"not serializable: {name} holds other values")
+            require(
+                table.values == self.world.hosts[name].table.values, "serializability", f"{name} holds other values"
+            )
 
     def _serial_order(self) -> list[int]:
         """By what each found and left: writer before reader, reader before the next writer, writer before writer."""
@@ -125,7 +128,7 @@ class Ledger:
         try:
             return list(TopologicalSorter(before).static_order())
         except CycleError as error:
-            raise Violation(f"not serializable: each of {error.args[1]} came before the next") from error
+            raise Violation("serializability", f"each of {error.args[1]} came before the next") from error
 
     def tables(self) -> list[Address]:
         return [name for name in self.world.hosts if name != COORDINATOR]

@@ -102,12 +102,12 @@ class Shop:
             number = self.random.choice(sorted(self.ledger.begun))
         refused = self.world.step(host, life, Begin(number, CLIENT, operations))
         if refused is None:
-            require(is_new, f"{number} came again and was not refused")
+            require(is_new, "one name each", f"{number} came again and was not refused")
             self.ledger.begun[number] = operations
         else:
             # A deposed leader has not heard of its successor's numbers.
             expected = {Refusal.NOT_OPEN} if is_new else {Refusal.NOT_NEW, Refusal.NOT_OURS, Refusal.NOT_OPEN}
-            require(refused.refusal in expected, f"{number} is refused: {refused.text}")
+            require(refused.refusal in expected, "one name each", f"{number} is refused: {refused.text}")
             self.counts["refused"] += 1
 
     def draw(self) -> dict[Address, bytes]:
@@ -213,10 +213,10 @@ class Shop:
         self.ledger.check()
         orders, stock, payment = (self.world.hosts[name].table.values for name in (ORDERS, STOCK, PAYMENT))
         sold = sum(orders.values())
-        require(sum(payment.values()) == MONEY, f"money made or lost: {sum(payment.values())} of {MONEY}")
-        require(sum(stock.values()) == IN_STOCK * ARTICLES - sold, f"{sold} sold, and in stock {stock}")
+        require(sum(payment.values()) == MONEY, "money", f"{sum(payment.values())} of {MONEY}")
+        require(sum(stock.values()) == IN_STOCK * ARTICLES - sold, "articles", f"{sold} sold, and in stock {stock}")
         taken = sum(value for key, value in payment.items() if key.startswith("till-"))
-        require(taken == sold * PRICE, f"{sold} sold, and {taken} taken")
+        require(taken == sold * PRICE, "money", f"{sold} sold, and {taken} taken")
         self._check_audits()
         self.counts["fenced"] = self.world.fenced
         for is_committed in self.ledger.ended.values():
@@ -229,7 +229,7 @@ class Shop:
             if outcome.committed and set(outcome.results) == {STOCK, PAYMENT}:
                 in_stock, taken = (decode_result(outcome.results[name]) for name in (STOCK, PAYMENT))
                 for left, money in zip(in_stock, taken, strict=True):
-                    require(money == (IN_STOCK - (left or 0)) * PRICE, f"an audit saw {in_stock} and {taken}")
+                    require(money == (IN_STOCK - (left or 0)) * PRICE, "audits", f"an audit saw {in_stock} and {taken}")
                 self.counts["audits"] += 1
 
 

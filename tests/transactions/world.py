@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from quorate.simulation.violation import Violation
 from quorate.transactions.coordinator import Coordinator, CoordinatorConfig
 from quorate.transactions.effects import Begin, Effects, Event, Persisted, Receive, Refused, Send, Tick
 from quorate.transactions.messages import Address, AnyMessage, Message, Outcome
@@ -35,13 +36,10 @@ Machine: TypeAlias = Coordinator | Participant
 MESSAGES: Final = msgspec.msgpack.Decoder[AnyMessage](AnyMessage)
 
 
-class Violation(Exception):
-    """A promise was broken."""
-
-
-def require(holds: bool, text: str) -> None:
+def require(holds: bool, check: str, text: str) -> None:
+    """A promise, by a short name; and what was seen where it is broken."""
     if not holds:
-        raise Violation(text)
+        raise Violation(check, text)
 
 
 @dataclass(slots=True)
@@ -180,7 +178,7 @@ class World:
         assert isinstance(life.machine, Coordinator)
         number = life.machine.next_number
         refused = self.step(host, life, Begin(number, CLIENT, operations))
-        require(refused is None, f"{refused}")
+        assert refused is None, refused
         return number
 
     # --- much happens ----------------------------------------------------------------------
@@ -201,7 +199,7 @@ class World:
                     self.deliver(packet)
             if not waiting and not packets:
                 return
-        raise Violation("they never stop talking")
+        raise Violation("an end", "they never stop talking")
 
     def pass_time(self, duration_ms: int, lost_to: Sequence[Address] = (), stuck: Sequence[Address] = ()) -> None:
         for _ in range(duration_ms // 100):
