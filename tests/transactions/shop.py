@@ -11,7 +11,7 @@ from quorate.transactions.effects import Begin, Refusal
 from quorate.transactions.messages import Address
 from quorate.transactions.table import Add, Create, Read, decode_result, operation
 from tests.transactions.ledger import Ledger
-from tests.transactions.world import CLIENT, COORDINATOR, Host, World, choose_from, require
+from tests.transactions.world import CLIENT, COORDINATOR, Host, Life, Packet, World, choose_from, require
 
 ORDERS, STOCK, PAYMENT = "orders", "stock", "payment"
 ARTICLES, CUSTOMERS, PRICE = 3, 5, 7
@@ -27,7 +27,7 @@ MONEY = PURSE * CUSTOMERS
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """How often what happens, as weights; a packet is lost or repeated with the probabilities."""
+    """How often what happens, as weights; the rest are probabilities."""
 
     name: str
     groups: frozenset[Address]
@@ -39,7 +39,16 @@ class Climate:
     restart: int = 0
     take_over: int = 0
     loss: float = 0.0
+    """Of a packet, like the next two."""
     repetition: float = 0.0
+    lateness: float = 0.0
+    """It is overtaken by all that happens within some time."""
+    slow: float = 0.0
+    """That a life's disk is slow, or its group: of a deposed leader, it does not find out for long that it is one."""
+    audits: float = 0.35
+    """That a client asks for an audit."""
+    articles: int = ARTICLES
+    """That are in demand, of all that there are: few make conflicts."""
 
 
 EVERYBODY = frozenset((COORDINATOR, *TABLES))
@@ -56,6 +65,11 @@ CLIMATES = (
     Climate(
         "leaders change often, and disks are slow", EVERYBODY, sync=10, tick=4, crash=1, take_over=3, repetition=0.3
     ),
+    # Little time passes, so that nobody who waits gives up before others have come between.
+    Climate("late packets", NOBODY, tick=1, lateness=0.1, audits=0.6, articles=2),
+    Climate("late packets and crashes", NOBODY, tick=1, crash=2, restart=8, lateness=0.1, articles=2),
+    Climate("some leaders are slow", EVERYBODY, begin=2, tick=2, crash=1, take_over=2, slow=0.5),
+    Climate("the coordinator's leaders are slow", frozenset((COORDINATOR,)), tick=6, take_over=4, loss=0.05, slow=0.7),
 )
 
 
@@ -69,6 +83,9 @@ class Shop:
         self.ledger = Ledger(self.world)
         self.counts: Counter[str] = Counter()
         self._orders = 0
+        self._late: list[tuple[int, Packet]] = []
+        """With when they come."""
+        self._slow: list[Life] = []
 
     def run(self, steps: int) -> None:
         climate = self.climate
@@ -111,10 +128,11 @@ class Shop:
             self.counts["refused"] += 1
 
     def draw(self) -> dict[Address, bytes]:
-        article, customer = self.random.randrange(ARTICLES), self.random.randrange(CUSTOMERS)
+        article = self.random.randrange(self.climate.articles)
+        customer = self.random.randrange(CUSTOMERS - ARTICLES + self.climate.articles)
         quantity = self.random.randrange(1, 4)
         kind = self.random.random()
-        if kind < 0.4:
+        if kind < 0.75 - self.climate.audits:
             self._orders += 1
             return {
                 ORDERS: operation(Create(f"order-{self._orders}", quantity)),
@@ -155,16 +173,27 @@ class Shop:
         elif fate < self.climate.loss + self.climate.repetition:
             self.world.deliver(packets[index], choose_from(self.random))
             self.counts["repeated"] += 1
+        elif fate < self.climate.loss + self.climate.repetition + self.climate.lateness:
+            self._late.append((self.world.now_ms + self.random.randrange(1000), packets.pop(index)))
+            self.counts["late"] += 1
         else:
             self.world.deliver(packets.pop(index), choose_from(self.random))
 
     def sync(self) -> None:
         waiting = [(host, life) for host in self.world.hosts.values() for life in host.lives if life.unsynced]
-        if waiting:
-            self.world.sync(*self.random.choice(waiting))
+        if not waiting:
+            return
+        host, life = self.random.choice(waiting)
+        if not any(life is slow for slow in self._slow) or self.random.random() < 0.1:
+            self.world.sync(host, life)
 
     def tick(self) -> None:
         self.world.tick(self.random.randrange(1, 200))
+        self._bring_late(self.world.now_ms)
+
+    def _bring_late(self, through_ms: int) -> None:
+        self.world.packets += [packet for due_ms, packet in self._late if due_ms <= through_ms]
+        self._late = [(due_ms, packet) for due_ms, packet in self._late if due_ms > through_ms]
 
     def crash(self) -> None:
         host = self._any_host()
@@ -195,7 +224,9 @@ class Shop:
     def _start(self, host: Host) -> None:
         self.counts["restarted in doubt"] += bool(getattr(host.state, "prepared", None))
         self.counts["restarted with commits"] += bool(getattr(host.state, "committed", None))
-        self.world.start(host)
+        life = self.world.start(host)
+        if self.random.random() < self.climate.slow:
+            self._slow.append(life)
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -207,6 +238,7 @@ class Shop:
                     self.world.crash(host, life)
             if not host.lives:
                 self._start(host)
+        self._bring_late(self.world.now_ms + 1000)
         self.world.pass_time(3000)
 
     def check(self) -> None:
@@ -233,7 +265,7 @@ class Shop:
                 self.counts["audits"] += 1
 
 
-def run(seed: int, steps: int = 1000) -> Shop:
+def run(seed: int, steps: int = 2000) -> Shop:
     """Raises Violation, or AssertionError of the code under test."""
     shop = Shop(seed)
     shop.run(steps)

@@ -28,6 +28,7 @@ def test_all_or_nothing_whatever_happens(climate: Climate) -> None:
     expected = {*EVER}
     expected |= {"lost"} if climate.loss else set()
     expected |= {"repeated"} if climate.repetition else set()
+    expected |= {"late"} if climate.lateness else set()
     if climate.crash:
         expected |= {"crashed with unsynced records", "restarted in doubt", "restarted with commits"}
     expected |= {"taken over", "fenced"} if climate.take_over else set()
