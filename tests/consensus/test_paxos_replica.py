@@ -477,5 +477,5 @@ def test_slots_have_holes_and_keep_what_lies_behind_a_snapshot() -> None:
     assert [entry.position for entry in slots.read(3, 9, 100)[0]] == [3, 4]
     assert slots.read(3, 9, 0) == ((Entry(3, B11, b"c"),), 1)
     slots.replace_through(3, 0)
-    assert slots.base_position == 3 and slots.handed_generation(3) == 0
+    assert slots.base_position == 3 and slots.generation_at(3) == 0
     assert slots.get(4) == Entry(4, B11, b"d") and slots.last_position == 4

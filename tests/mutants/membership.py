@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Change, Mutant
 
-_CORE: Final = "quorate.consensus.raft.core"
+_CORE: Final = "quorate.consensus.core"
 _CANDIDATE: Final = "quorate.consensus.raft.candidate"
 _LEADER: Final = "quorate.consensus.raft.leader"
 _CONFIGURATIONS: Final = "quorate.consensus.configurations"
@@ -15,9 +15,9 @@ _STORE: Final = "quorate.services.cluster.store"
 
 # In the replica and not in `Configuration.quorum`, by which the checks judge.
 _QUORUMS: Final = Change(
-    _CORE, "from quorate.quorums import Quorum", "from quorate.quorums import Joint, Majority, Quorum"
+    _CORE, "from quorate.quorums import PhasedQuorum", "from quorate.quorums import Joint, Majority, PhasedQuorum"
 )
-_QUORUM: Final = "        self.quorum = latest.quorum()\n"
+_QUORUM: Final = "        self.quorum = self.quorum_of(latest)\n"
 
 MUTANTS: Final = (
     Mutant(
@@ -28,7 +28,7 @@ MUTANTS: Final = (
             Change(
                 _CORE,
                 _QUORUM,
-                """        self.quorum = latest.quorum()
+                """        self.quorum = self.quorum_of(latest)
         if latest.learners:
             decide = Majority((*latest.voters, *latest.learners))
             old = tuple(node for node in latest.old_voters)
@@ -45,7 +45,7 @@ MUTANTS: Final = (
             Change(
                 _CORE,
                 _QUORUM,
-                """        self.quorum = latest.quorum()
+                """        self.quorum = self.quorum_of(latest)
         if latest.is_joint:
             self.quorum = Majority(tuple({**latest.old_voters, **latest.voters}))
 """,
@@ -60,7 +60,7 @@ MUTANTS: Final = (
             Change(
                 _CORE,
                 _QUORUM,
-                """        self.quorum = latest.quorum()
+                """        self.quorum = self.quorum_of(latest)
         if latest.is_joint:
             self.quorum = Majority(tuple(latest.voters))
 """,
@@ -128,7 +128,7 @@ MUTANTS: Final = (
             Change(
                 _CORE,
                 _QUORUM,
-                """        self.quorum = latest.quorum()
+                """        self.quorum = self.quorum_of(latest)
         if latest.is_joint and self.node_id not in latest.voters:
             self.quorum = Joint(Majority(tuple(latest.old_voters)), Majority((*latest.voters, self.node_id)))
 """,
@@ -153,10 +153,10 @@ MUTANTS: Final = (
             Change(
                 _CORE,
                 """        configuration = self.configurations.compact(position)
-        self.effects.records.append(CompactedThrough(position, term, configuration.encode()))
+        self.effects.records.append(CompactedThrough(position, generation, configuration.encode()))
 """,
                 """        self.configurations.compact(position)
-        self.effects.records.append(CompactedThrough(position, term))
+        self.effects.records.append(CompactedThrough(position, generation))
 """,
             ),
         ),

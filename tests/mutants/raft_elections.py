@@ -20,11 +20,11 @@ MUTANTS: Final = (
         "vote_before_fsync",
         "Election Safety: a vote leaves before it is durable, so a crash gives the term's one vote again",
         (
-            Change(_CORE, "RaftMessage\nfrom", "RaftMessage, Vote\nfrom"),
+            Change(_CORE, "MAX_NUMBER, Appended\n", "MAX_NUMBER, Appended, Vote\n"),
             Change(
                 _CORE,
-                "if self.state_is_durable() and not (",
-                "if isinstance(message, Vote) or self.state_is_durable() and not (",
+                "if self.promise_is_durable() and not (",
+                "if isinstance(message, Vote) or self.promise_is_durable() and not (",
             ),
         ),
     ),
@@ -35,7 +35,7 @@ MUTANTS: Final = (
             Change(
                 _CORE,
                 """        self.voted_for = None
-        self._state_changed = True
+        self._save_state()
 """,
                 """        self.voted_for = None
 """,

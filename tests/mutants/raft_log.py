@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Change, Mutant
 
 _CORE: Final = "quorate.consensus.raft.core"
+_LOG_CORE: Final = "quorate.consensus.log_core"
 _FOLLOWER: Final = "quorate.consensus.raft.follower"
 _LEADER: Final = "quorate.consensus.raft.leader"
 
@@ -17,11 +18,11 @@ MUTANTS: Final = (
         (
             Change(
                 _CORE,
-                """if self.state_is_durable() and not (
+                """if self.promise_is_durable() and not (
             isinstance(message, Appended) and message.match_position > self.durable_position
         ):
 """,
-                """if self.state_is_durable():
+                """if self.promise_is_durable():
 """,
             ),
         ),
@@ -45,7 +46,7 @@ MUTANTS: Final = (
         "a node applies, and snapshots, only what it cannot forget itself",
         (
             Change(
-                _CORE,
+                _LOG_CORE,
                 "safe_position = min(self.commit_position, self.durable_position)",
                 "safe_position = self.commit_position",
             ),
@@ -56,7 +57,7 @@ MUTANTS: Final = (
         "State Machine Safety: a client is answered, and a store changed, by an entry that a new leader takes back",
         (
             Change(
-                _CORE,
+                _LOG_CORE,
                 "safe_position = min(self.commit_position, self.durable_position)",
                 "safe_position = self.durable_position",
             ),
@@ -67,7 +68,7 @@ MUTANTS: Final = (
         "the write of forgotten entries vouches for those in their place, which are acknowledged before their sync",
         (
             Change(
-                _CORE,
+                _LOG_CORE,
                 """        self.durable_position = min(self.durable_position, position - 1)
         self._unpersisted = deque([(ticket, min(last, position - 1)) for ticket, last in self._unpersisted])
 """,
@@ -159,7 +160,7 @@ MUTANTS: Final = (
         "a restart brings back the tail that was cut off, behind the new entries",
         (
             Change(
-                _CORE,
+                _LOG_CORE,
                 """        self.effects.records.append(TruncateFrom(position))
 """,
                 "",

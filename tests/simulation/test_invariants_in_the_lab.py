@@ -38,7 +38,7 @@ Mistake = tuple[object, str, Callable[..., Any]]
 
 def vote_again(self: Core, node: NodeId) -> None:
     self.voted_for = node
-    self._state_changed = True
+    self._save_state()
 
 
 def would_vote_again(self: RaftReplica, sender: NodeId, message: RequestVote) -> bool:

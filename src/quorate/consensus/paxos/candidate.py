@@ -55,7 +55,7 @@ class Candidate:
         self._asked = {core.node_id}
         self._values: dict[int, tuple[int, Entry]] = {}
         """By slot, of what any acceptor accepted there the value of the highest ballot, with that ballot."""
-        for entry in core.slots.between(self.first_position, core.slots.last_position):
+        for entry in core.log.between(self.first_position, core.log.last_position):
             self._values[entry.position] = core.accepted_ballot(entry), entry
         self._ask(core.voters)
 

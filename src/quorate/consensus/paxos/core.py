@@ -8,29 +8,27 @@ back until what it reveals is durable.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
-from quorate.consensus.configurations import Configurations, recover_configurations
+from quorate.consensus.configurations import Configurations
+from quorate.consensus.core import QuorumOf, ServerCore
 from quorate.consensus.membership import PREFIX, Configuration
 from quorate.consensus.paxos.ballots import ballot_of, round_of
 from quorate.consensus.paxos.hard_state import decode_hard_state, encode_hard_state
-from quorate.consensus.paxos.messages import Accepted, PaxosMessage
+from quorate.consensus.paxos.messages import Accepted
 from quorate.consensus.paxos.slots import Slots
-from quorate.consensus.records import CompactedThrough, Entry, Recovered, SaveEntry, SaveState
-from quorate.consensus.replica import Effects, InstallSnapshot, NodeId, RandomSource, ReplicaConfig, Send
-from quorate.consensus.timing import Timing
-from quorate.quorums import PhasedQuorum
-
-QuorumOf: TypeAlias = Callable[[Configuration], PhasedQuorum]
+from quorate.consensus.records import Entry, Recovered, SaveEntry, SaveState
+from quorate.consensus.replica import Effects, Message, NodeId, RandomSource, ReplicaConfig, Send
 
 MARK_SLOTS: Final = 1024
 MARK_BYTES: Final = 1 << 20
 """How much is handed out before the hard state says once more what is chosen: what a restart may have to learn anew."""
 
 
-class Core:
+class Core(ServerCore):
     """State that outlives every change of role."""
+
+    log: Slots
 
     def __init__(
         self,
@@ -40,45 +38,27 @@ class Core:
         now_ms: int,
         quorum_of: QuorumOf,
     ) -> None:
-        self.config = config
-        self.node_id = config.node_id
-        self.random = random
-        self.now_ms = now_ms
-        self.quorum_of = quorum_of
-        self.timing = Timing(config.election_timeout_ms, config.max_election_timeout_ms)
+        compacted = recovered.compacted
+        log = Slots(compacted.position, compacted.generation, recovered.entries)
+        super().__init__(config, recovered, random, now_ms, log, quorum_of)
         state = decode_hard_state(recovered.state)
         self.promised = state.promised
         self.seen_round = round_of(state.promised)
         """The highest round that was heard of, promised or not: the next candidacy is above it."""
         self._reaccepted = dict(state.reaccepted)
-        compacted = recovered.compacted
-        self.slots = Slots(compacted.position, compacted.generation, recovered.entries)
-        self.configurations = recover_configurations(config.initial, recovered)
-        self.compacted_position = compacted.position
         self.commit_position = self._recovered_commit(state.chosen_position)
-        """All slots through here hold what is known to be chosen.  It may be ahead of what is durable here."""
-        self.handed_position = compacted.position
-        """What was handed out to be applied: chosen and durable here."""
         self._handed_generation = compacted.generation
         """With which the entry at `handed_position` was handed out."""
         self.agreed_position = self.commit_position
         """Every slot through here is chosen, or was accepted under the promised ballot: its leader's word for it
         that they are chosen is enough."""
-        self.durable_position = compacted.position
-        """Every slot through here is held, durably."""
-        self.effects = Effects()
-        self.persisted_ticket = 0
-        self._last_ticket = 0
-        self._promise_ticket = 0
-        """The ticket under which the promise was saved."""
         self._ballots_ticket = 0
-        """That under which it was last saved that something was accepted again."""
+        """The ticket under which it was last saved that something was accepted again."""
         self._base_ticket = 0
         """That of the last snapshot that was installed."""
-        self._promise_changed = False
         self._ballots_changed = False
         self._state_changed = False
-        """Either of these, or there is much to mark as chosen."""
+        """The promise or the ballots, or there is much to mark as chosen."""
         self._pending: dict[int, int] = {}
         """Position to the ticket under which its entry is being written."""
         self._unpersisted: deque[tuple[int, list[int]]] = deque()
@@ -89,15 +69,10 @@ class Core:
         self._unmarked_bytes = 0
         """Handed out since the hard state was saved."""
         self._find_durable()
-        self.quorum: PhasedQuorum
-        """Of the latest configuration in the log, like what follows."""
-        self.voters: tuple[NodeId, ...]
-        """While joint those of either set."""
-        self.peers: tuple[NodeId, ...]
-        """Everybody else who gets entries."""
-        self.is_voter: bool
-        """This server under this very incarnation: with an empty folder it has forgotten what it promised."""
-        self._configure()
+
+    @property
+    def generation(self) -> int:
+        return self.promised
 
     def _recovered_commit(self, chosen_position: int) -> int:
         """What a log that was read back shows to be chosen: the mark, and all before its latest configuration.
@@ -105,19 +80,14 @@ class Core:
         A configuration is proposed when all before it is chosen, and accepted behind those very entries.
         """
         shown = max(chosen_position, self.configurations.latest_position - 1)
-        position = self.slots.base_position
-        while position < shown and self.slots.get(position + 1) is not None:
+        position = self.log.base_position
+        while position < shown and self.log.get(position + 1) is not None:
             position += 1
         return position
 
     # --- one step ------------------------------------------------------------------------
 
-    def begin(self, now_ms: int) -> None:
-        self.now_ms = now_ms
-        self.effects = Effects()
-
     def finish(self) -> Effects:
-        """Close the step: hand out what has become safe to apply, and number what is to be written."""
         effects = self.effects
         if self.commit_position > self.handed_position < self.durable_position:
             self._hand_out(min(self.commit_position, self.durable_position))
@@ -146,10 +116,10 @@ class Core:
         """
         committed = self.effects.committed
         before = self._handed_generation
-        for entry in self.slots.between(self.handed_position + 1, through):
+        for entry in self.log.between(self.handed_position + 1, through):
             payload = entry.payload
             if payload and entry.generation != before and not payload.startswith(PREFIX):
-                self.slots.make_void(entry.position)
+                self.log.make_void(entry.position)
                 entry = Entry(entry.position, 0, b"")
             self._unmarked_bytes += len(payload)
             before = entry.generation
@@ -170,7 +140,6 @@ class Core:
         return encode_hard_state(self.promised, mark, self._reaccepted)
 
     def persisted(self, ticket: int) -> None:
-        """Everything under tickets up to `ticket` is durable."""
         assert ticket <= self._last_ticket, f"ticket {ticket} was never given out"
         self.persisted_ticket = max(self.persisted_ticket, ticket)
         unpersisted, pending = self._unpersisted, self._pending
@@ -182,21 +151,18 @@ class Core:
         self._find_durable()
 
     def _find_durable(self) -> None:
-        slots, pending, position = self.slots, self._pending, self.durable_position
-        if position < slots.base_position:
+        log, pending, position = self.log, self._pending, self.durable_position
+        if position < log.base_position:
             if self._base_ticket > self.persisted_ticket:
                 return  # the snapshot's record is under way
-            position = slots.base_position
-        while position < slots.last_position and position + 1 not in pending and slots.get(position + 1) is not None:
+            position = log.base_position
+        while position < log.last_position and position + 1 not in pending and log.get(position + 1) is not None:
             position += 1
         self.durable_position = position
 
     # --- durable before spoken -----------------------------------------------------------
 
-    def promise_is_durable(self) -> bool:
-        return not self._promise_changed and self._promise_ticket <= self.persisted_ticket
-
-    def send(self, to: NodeId, message: PaxosMessage) -> None:
+    def send(self, to: NodeId, message: Message) -> None:
         """Send, as soon as what the message reveals is durable: the only place that decides this.
 
         Every message reveals the promise: a candidate that forgot its ballot could use it
@@ -256,7 +222,7 @@ class Core:
         is_configuration = entry.payload.startswith(PREFIX)
         if is_configuration and position > self.agreed_position + 1:
             return False
-        held = self.slots.get(position)
+        held = self.log.get(position)
         if held is None or held.generation != entry.generation:
             self._write(entry)
             if position <= self.configurations.latest_position:
@@ -269,7 +235,7 @@ class Core:
             self._reaccepted[position, entry.generation] = ballot
             self._state_changed = self._ballots_changed = True
         if position == self.agreed_position + 1:
-            if position == self.slots.last_position:
+            if position == self.log.last_position:
                 self.agreed_position = position
             else:
                 self._find_agreed()
@@ -277,7 +243,7 @@ class Core:
 
     def _write(self, entry: Entry) -> None:
         position = entry.position
-        self.slots.put(entry)
+        self.log.put(entry)
         self.effects.records.append(SaveEntry(entry))
         self._pending[position] = self._last_ticket + 1
         self._written.append(position)
@@ -285,9 +251,9 @@ class Core:
             self.durable_position = position - 1
 
     def _find_agreed(self) -> None:
-        slots, ballot, position = self.slots, self.promised, self.agreed_position
-        while position < slots.last_position:
-            entry = slots.get(position + 1)
+        log, ballot, position = self.log, self.promised, self.agreed_position
+        while position < log.last_position:
+            entry = log.get(position + 1)
             if entry is None or self.accepted_ballot(entry) != ballot:
                 break
             position += 1
@@ -297,89 +263,22 @@ class Core:
 
     def commit(self, position: int) -> bool:
         """Learn that everything through `position` is chosen, as far as it is agreed on; whether that was news."""
-        if position > self.agreed_position:
-            position = self.agreed_position
-        if position <= self.commit_position:
-            return False
-        if self.commit_position < self.configurations.latest_position <= position:
-            self.effects.configuration = self.configuration
-        self.commit_position = position
-        return True
-
-    # --- configurations ------------------------------------------------------------------
-
-    def _configure(self) -> None:
-        """The latest configuration is another one: it counts at once."""
-        latest = self.configurations.latest
-        self.quorum = self.quorum_of(latest)
-        self.voters = tuple(sorted({*latest.voters, *latest.old_voters}))
-        self.peers = tuple([node for node in latest.members if node != self.node_id])
-        self.is_voter = latest.incarnation(self.node_id) == self.config.incarnation
-        self.effects.configuration = latest
-
-    @property
-    def configuration(self) -> Configuration:
-        return self.configurations.latest
-
-    def is_changing(self) -> bool:
-        """The latest configuration is joint, or not known to be chosen."""
-        return self.configuration.is_joint or self.configurations.latest_position > self.commit_position
-
-    def may_stand(self) -> bool:
-        """Voters stand; so does one whose removal may not be chosen, and does not count itself.
-
-        Its slots may be the only ones that hold the removal.
-        """
-        if self.is_voter:
-            return True
-        former = self.configurations.former.incarnation(self.node_id)
-        return self.is_changing() and former == self.config.incarnation
+        return super().commit(min(position, self.agreed_position))
 
     # --- snapshots -----------------------------------------------------------------------
 
-    def compact(self, position: int) -> None:
-        """The node made a snapshot at `position`; one older than what is known already changes nothing."""
-        assert position <= self.handed_position, (position, self.handed_position)
-        if position <= self.compacted_position:
-            return
-        generation = self.slots.handed_generation(position)
-        assert generation is not None, position
-        self.compacted_position = position
-        configuration = self.configurations.compact(position)
-        self.effects.records.append(CompactedThrough(position, generation, configuration.encode()))
-        self.slots.compact(position, self.config.max_tail_bytes)
-
-    def install(self, position: int, generation: int, configuration: Configuration) -> None:
-        """Take over a leader's snapshot, with the configuration there, that reaches beyond what is chosen here.
-
-        What was accepted in slots after it stays, and may be agreed on already.
-        """
-        assert position > self.commit_position, (position, self.commit_position)
-        former, was_changing = self.configuration, self.is_changing()
+    def _replace_through(self, position: int, generation: int, configuration: Configuration) -> None:
+        """What was accepted in slots after the snapshot stays, and may be agreed on already."""
         later = self.configurations.latest if self.configurations.latest_position > position else None
         later_position = self.configurations.latest_position
-        self.slots.replace_through(position, generation)
+        self.log.replace_through(position, generation)
         for written in [written for written in self._pending if written <= position]:
             del self._pending[written]
         self.configurations = Configurations(configuration, position)
         if later is not None:
             self.configurations.append(later_position, later.encode())
-        self.effects.records.append(CompactedThrough(position, generation, configuration.encode()))
-        self.effects.install = InstallSnapshot(position, generation)
         self._base_ticket = self._last_ticket + 1
         self.durable_position = min(self.durable_position, self.handed_position)
-        self.compacted_position = position
-        self.commit_position = position
-        self.handed_position = position
         self._handed_generation = generation
         self.agreed_position = max(self.agreed_position, position)
         self._find_agreed()
-        if self.configuration != former or self.is_changing() != was_changing:
-            self._configure()
-
-    # --- chance --------------------------------------------------------------------------
-
-    def draw_election_timeout_ms(self) -> int:
-        """Between one and two election timeouts, so that servers seldom stand at the same time."""
-        timeout_ms = self.timing.election_timeout_ms
-        return self.random.randrange(timeout_ms, 2 * timeout_ms)

@@ -147,11 +147,11 @@ class Follower:
 
 def answer_prepare(core: Core, sender: NodeId, message: Prepare) -> None:
     """Phase 1b: tell the candidate all that was accepted here, in parts of `max_message_bytes`."""
-    assert message.ballot == core.promised and message.first_position > core.slots.base_position
-    first_position, end_position = message.first_position, core.slots.last_position
+    assert message.ballot == core.promised and message.first_position > core.log.base_position
+    first_position, end_position = message.first_position, core.log.last_position
     part: list[AcceptedValue] = []
     size = 0
-    for entry in core.slots.between(first_position, end_position):
+    for entry in core.log.between(first_position, end_position):
         if part and size + len(entry.payload) > core.config.max_message_bytes:
             last_position = entry.position - 1
             core.send(

@@ -58,7 +58,7 @@ class Leader:
             accepted = core.accept(entry)
             assert accepted, entry
         core.commit(commit_position)
-        self.opening_position = core.slots.last_position + 1
+        self.opening_position = core.log.last_position + 1
         self.uncommitted_bytes = 0
         self.rounds = Rounds()
         self.heartbeat_ms = self._next_heartbeat_ms()
@@ -203,25 +203,25 @@ class Leader:
 
     def _append(self, payload: bytes) -> None:
         core = self.core
-        core.accept(Entry(core.slots.last_position + 1, core.promised, payload))
+        core.accept(Entry(core.log.last_position + 1, core.promised, payload))
         for progress in self._peers:
             self._send_entries(progress)
 
     def _send_entries(self, progress: Progress) -> None:
         """Send what the peer lacks, as far as its window lets it."""
-        last_position = self.core.slots.last_position
+        last_position = self.core.log.last_position
         while progress.flow is Flow.REPLICATE and progress.next_position <= last_position and progress.has_room():
             self._send_accept(progress)
 
     def _send_accept(self, progress: Progress) -> None:
         """Send the entries from `next_position` on, or none; where they are gone, ask for a snapshot."""
         core = self.core
-        if progress.next_position <= core.slots.base_position:
+        if progress.next_position <= core.log.base_position:
             self._ask_snapshot(progress)
             return
         max_bytes = min(core.config.max_message_bytes, progress.window_bytes)
-        first, last = progress.next_run(core.slots.last_position)
-        entries, size = core.slots.read(first, last, max_bytes)
+        first, last = progress.next_run(core.log.last_position)
+        entries, size = core.log.read(first, last, max_bytes)
         if entries:
             progress.sent(first, entries[-1].position, size)
         elif first > progress.next_position and progress.flow is Flow.REPLICATE:
@@ -270,12 +270,12 @@ class Leader:
         progress = self._peer_by_id.get(sender)
         if progress is None:
             return  # no member any more
-        if message.last_position > core.slots.last_position or message.round > self.rounds.current:
+        if message.last_position > core.log.last_position or message.round > self.rounds.current:
             return
         self._hear(sender, message.round)
-        news = progress.accepted(message.first_position, message.last_position, message.round, core.slots.last_position)
+        news = progress.accepted(message.first_position, message.last_position, message.round, core.log.last_position)
         if progress.flow is Flow.SNAPSHOT:
-            if progress.accepted_position >= core.slots.base_position:
+            if progress.accepted_position >= core.log.base_position:
                 progress.resume()
             elif progress.retry_ms is not None and progress.retry_ms <= core.now_ms:
                 self._ask_snapshot(progress)
@@ -297,7 +297,7 @@ class Leader:
         """Send again from where the peer says that something is missing."""
         core = self.core
         progress = self._peer_by_id.get(sender)
-        if progress is None or message.round > self.rounds.current or message.first_position > core.slots.last_position:
+        if progress is None or message.round > self.rounds.current or message.first_position > core.log.last_position:
             return
         self._hear(sender, message.round)
         first_position = message.first_position
@@ -325,7 +325,7 @@ class Leader:
             # The peer may be down: try again when it answers a heartbeat, but not in a hurry.
             progress.retry_ms = self.core.now_ms + self.core.config.election_timeout_ms
         else:
-            assert position <= self.core.slots.last_position, (position, self.core.slots.last_position)
+            assert position <= self.core.log.last_position, (position, self.core.log.last_position)
             progress.probe(max(progress.accepted_position, position) + 1)
             self._send_accept(progress)
 
@@ -350,7 +350,7 @@ class Leader:
                 break
         if chosen_position <= former_position or not core.commit(chosen_position):
             return
-        for entry in core.slots.between(max(former_position, self.opening_position) + 1, core.commit_position):
+        for entry in core.log.between(max(former_position, self.opening_position) + 1, core.commit_position):
             self.uncommitted_bytes -= len(entry.payload)
         self._begin_wanted_round()
         for progress in self._peers:
@@ -421,7 +421,7 @@ class Leader:
 
     def _append_drained(self) -> None:
         configuration, core = self._draining_for, self.core
-        if configuration is None or core.commit_position < core.slots.last_position:
+        if configuration is None or core.commit_position < core.log.last_position:
             return
         self._draining_for = None
         self._append_configuration(configuration)
@@ -433,7 +433,7 @@ class Leader:
         """It counts from here on, for this server too."""
         core = self.core
         former, members = core.configuration, {core.node_id, *configuration.members}
-        position = core.slots.last_position + 1
+        position = core.log.last_position + 1
         entry = Entry(position, core.promised, configuration.encode())
         self.uncommitted_bytes += len(entry.payload)
         accepted = core.accept(entry)
@@ -525,5 +525,5 @@ class Leader:
         """
         assert self.transfer is not None
         target = self.transfer.target
-        if self._accepted_positions.get(target) == self.core.slots.last_position:
+        if self._accepted_positions.get(target) == self.core.log.last_position:
             self.core.send(target, TimeoutNow(self.core.promised))

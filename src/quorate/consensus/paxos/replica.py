@@ -13,10 +13,11 @@ Each change of role is one method here, so that they can be read one after anoth
 from __future__ import annotations
 
 from quorate.consensus.barriers import Barrier
+from quorate.consensus.core import QuorumOf
 from quorate.consensus.membership import Configuration, InvalidConfiguration, decode_configuration
 from quorate.consensus.paxos.ballots import MAX_NUMBER, owner_of, round_of
 from quorate.consensus.paxos.candidate import Candidate, Phase
-from quorate.consensus.paxos.core import Core, QuorumOf
+from quorate.consensus.paxos.core import Core
 from quorate.consensus.paxos.follower import Follower, answer_prepare
 from quorate.consensus.paxos.leader import Leader
 from quorate.consensus.paxos.messages import (
@@ -122,8 +123,8 @@ class PaxosReplica:
             ready=leadership.ready,
             voters=core.voters,
             learners=tuple(core.configuration.learners),
-            first_position=core.slots.base_position + 1,
-            last_position=core.slots.last_position,
+            first_position=core.log.base_position + 1,
+            last_position=core.log.last_position,
             commit_position=core.commit_position,
             durable_position=core.durable_position,
             words={
@@ -325,7 +326,7 @@ class PaxosReplica:
 
     def _can_tell(self, first_position: int) -> bool:
         """Whether what was accepted from there on is still held: where it is not, the candidate needs a snapshot."""
-        return first_position > self._core.slots.base_position
+        return first_position > self._core.log.base_position
 
     def _receive_rejected(self, sender: NodeId, message: Rejected) -> None:
         role, promised = self._role, self._core.promised

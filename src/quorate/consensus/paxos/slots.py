@@ -64,7 +64,7 @@ class Slots:
         """The entry there was handed out as an empty one."""
         self._void.add(position)
 
-    def handed_generation(self, position: int) -> int | None:
+    def generation_at(self, position: int) -> int | None:
         """With which generation the entry there was handed out: 0 for a void one.  None where it is not held."""
         if position == self.base_position:
             return self.base_generation
@@ -86,7 +86,7 @@ class Slots:
             index -= 1
         if index >= 0:
             base_position = self.base_position + index + 1
-            generation = self.handed_generation(base_position)
+            generation = self.generation_at(base_position)
             assert generation is not None
             self._rebase(base_position, generation)
 

@@ -43,7 +43,7 @@ class Candidate:
 
     def has_won(self) -> bool:
         """Its own vote counts like any other, and like any other not before it is durable."""
-        if self.ballot is Ballot.VOTE and not self.core.state_is_durable():
+        if self.ballot is Ballot.VOTE and not self.core.promise_is_durable():
             return False
         return self.core.quorum.is_quorum([*self._voters(granted=True), self.core.node_id])
 

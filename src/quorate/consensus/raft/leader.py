@@ -46,7 +46,7 @@ class Leader:
     """Leads the current term from the moment that it is built: the opening entry goes out at once."""
 
     def __init__(self, core: Core) -> None:
-        assert core.state_is_durable() and core.voted_for == core.node_id
+        assert core.promise_is_durable() and core.voted_for == core.node_id
         self.core = core
         self.opening_position = core.log.last_position + 1
         self.uncommitted_bytes = 0
