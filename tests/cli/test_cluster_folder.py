@@ -36,9 +36,9 @@ def test_a_cluster_is_found_again(tmp_path: Path) -> None:
         made = open_cluster(path, 5, default_nodes=3)
     with locked_folder(path):
         assert open_cluster(path, default_nodes=3) == made
-        assert open_cluster(path, 5, "raft", default_nodes=3) == made
+        assert open_cluster(path, 5, "zookeeper=zab", default_nodes=3) == made
     assert made.nodes == 5
-    assert made.protocol == "raft"
+    assert made.protocol == "cluster=raft,etcd=raft,zookeeper=zab"
 
 
 def test_clusters_have_ids_of_their_own(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_another_number_of_nodes_is_refused_with_advice(tmp_path: Path) -> None:
 
 def test_another_protocol_is_refused_with_advice(tmp_path: Path) -> None:
     make_cluster(tmp_path)
-    with locked_folder(tmp_path), pytest.raises(CommandError, match="--protocol raft"):
+    with locked_folder(tmp_path), pytest.raises(CommandError, match="--protocol cluster=raft,etcd=raft,zookeeper=zab"):
         open_cluster(tmp_path, None, "zab", default_nodes=3)
 
 

@@ -48,8 +48,8 @@ MUTANTS: Final = (
         (
             Change(
                 _NODE,
-                "Identity.open(disk, config.cluster, config.node, self._random_hex())",
-                'Identity.open(disk, config.cluster, config.node, f"{config.node:032x}")',
+                "Identity.open(disk, config.cluster, config.node, self._random_hex(), protocol)",
+                'Identity.open(disk, config.cluster, config.node, f"{config.node:032x}", protocol)',
             ),
         ),
     ),

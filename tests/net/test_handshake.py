@@ -106,7 +106,12 @@ def test_who_a_node_is_may_change_between_handshakes_and_while_it_admits() -> No
     ("stranger", "to_node", "reason", "code"),
     [
         ({"cluster": "stock"}, 1, "cluster 'stock', this node to 'orders'", RefusalCode.OTHER_CLUSTER),
-        ({"protocol": "zab"}, 1, "protocol 'zab', this cluster 'raft'", RefusalCode.INCOMPATIBLE),
+        (
+            {"protocol": "zab"},
+            1,
+            "protocol zab, node 1 raft: a cluster keeps the protocol with which it was made",
+            RefusalCode.INCOMPATIBLE,
+        ),
         ({"node": 7}, 1, "node 7 is no member", RefusalCode.UNKNOWN),
         ({"node": 1}, 1, "says that it is node 1, which is this node", RefusalCode.OTHER),
         ({}, 2, "wants node 2, this is node 1", RefusalCode.MISDIRECTED),
@@ -175,11 +180,11 @@ def test_another_wire_version_is_refused_by_name_whatever_else_it_says() -> None
         "purpose": "messages",
         "admin": "",
     }
-    later = {"type": "hello", "wire_version": 3, "release": "7.0", "node": "zero", "purpose": "gossip", "cluster": 5}
+    later = {"type": "hello", "wire_version": 99, "release": "7.0", "node": "zero", "purpose": "gossip", "cluster": 5}
     handshake = RememberingGate(identity(1)).handshake
     for body, complaint in (
         (first, f"wire version 1, this node {WIRE_VERSION} (Quorate unknown and {__version__})"),
-        (later, f"wire version 3, this node {WIRE_VERSION} (Quorate 7.0 and {__version__})"),
+        (later, f"wire version 99, this node {WIRE_VERSION} (Quorate 7.0 and {__version__})"),
     ):
         error = refusal(handshake, encode(body))
         assert complaint in str(error)

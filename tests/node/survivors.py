@@ -70,7 +70,7 @@ def write_log(
 
 def leave(disk: Disk, node: int = 1, *, snapshot_at: int = 0) -> None:
     """The folder of a node that ran and stopped; with `snapshot_at`, group 0 was compacted through that position."""
-    Identity.create(disk, "lab", node, INCARNATIONS[node], cluster_id=CLUSTER_ID, formation=INCARNATIONS)
+    Identity.create(disk, "lab", node, INCARNATIONS[node], "raft", cluster_id=CLUSTER_ID, formation=INCARNATIONS)
     compacted = None
     if snapshot_at:
         store = ClusterStore()

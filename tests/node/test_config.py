@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorate.consensus.protocols import PROTOCOLS as KNOWN_PROTOCOLS
 from quorate.node.config import (
-    PROTOCOLS,
     SERVICE_GROUPS,
     Address,
     ConfigError,
@@ -59,7 +57,7 @@ def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
     assert config.cluster == "lab"
     assert config.node == 1
     assert config.data == tmp_path / "data"
-    assert config.protocol == "raft"
+    assert config.protocol is None
     assert config.members == {node: Address(f"10.0.0.{node + 1}", 3181) for node in range(3)}
     assert config.listen.peer == Address("10.0.0.2", 3181)
     assert config.listen.zookeeper == Address("127.0.0.1", 2181)
@@ -119,7 +117,8 @@ def test_the_message_names_the_file_and_lists_the_problems(tmp_path: Path) -> No
         ({"node": 5}, "node = 5: is not in [members], which lists 0, 1, 2"),
         ({"node": True}, "node = true: must be a whole number"),
         ({"data": ""}, 'data = "": must be the path of a folder'),
-        ({"protocol": "paxos"}, 'protocol = "paxos": must be one of: raft'),
+        ({"protocol": "paxso"}, "protocol = \"paxso\": 'paxso' is no protocol: there are raft, paxos, zab"),
+        ({"protocol": 7}, "protocol = 7: must be one of raft, paxos, zab, or a list"),
         ({"members": {}}, "members has 0 nodes"),
         ({"members": {"one": "a:1"}, "node": 0}, 'members.one = "a:1": a node\'s id must be a whole number'),
         ({"members": {"1": "0.0.0.0:3181"}}, "must be an address that the other nodes can connect to"),
@@ -265,7 +264,3 @@ def test_values_of_any_type_are_refused_and_never_crash(value: Any) -> None:
             make_config(minimal(**{name: value}))
         except ConfigError as error:
             assert error.problems
-
-
-def test_the_protocols_are_those_that_exist() -> None:
-    assert set(PROTOCOLS) == set(KNOWN_PROTOCOLS)

@@ -106,7 +106,7 @@ class Place:
         addresses = {node: Address("10.0.0.9", int(port)) for node, port in members.items()}
         listen = ListenConfig(addresses[0], Address("10.0.0.9", 1), Address("10.0.0.9", 2))
         config = NodeConfig("paris", 0, Path("unused"), addresses, listen)
-        identity = Identity.open(SimulatedDisk(), "paris", 0, "0" * 32)
+        identity = Identity.open(SimulatedDisk(), "paris", 0, "0" * 32, "raft")
         identity.join("c" * 32)
         self.roster = Roster(
             config,

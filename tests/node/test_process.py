@@ -68,7 +68,7 @@ def run(
 
 def used(disk: SimulatedDisk) -> SimulatedDisk:
     """The disk, with the identity and log of a node that ran."""
-    Identity.open(disk, "paris", 0, "0" * 32)
+    Identity.open(disk, "paris", 0, "0" * 32, "raft")
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.close()
     return disk
@@ -90,13 +90,13 @@ def damaged_log() -> SimulatedDisk:
 
 def missing_log() -> SimulatedDisk:
     disk = SimulatedDisk()
-    Identity.open(disk, "paris", 0, "0" * 32)
+    Identity.open(disk, "paris", 0, "0" * 32, "raft")
     return disk
 
 
 def another_node() -> SimulatedDisk:
     disk = SimulatedDisk()
-    Identity.open(disk, "paris", 1, "0" * 32)
+    Identity.open(disk, "paris", 1, "0" * 32, "raft")
     Log.open(disk, segment_bytes=SEGMENT_BYTES)[0].close()
     return disk
 
@@ -110,7 +110,7 @@ def failing_disk() -> SimulatedDisk:
 @pytest.mark.parametrize(
     ("make", "code", "said"),
     [
-        (unreadable_hard_state, EXIT_DAMAGED_DATA, "Raft hard state has 1 bytes, expected 17"),
+        (unreadable_hard_state, EXIT_DAMAGED_DATA, "ZAB hard state has 1 bytes, expected 25"),
         (damaged_log, EXIT_DAMAGED_DATA, "log/0000000000000001.segment"),
         (missing_log, EXIT_DAMAGED_DATA, "its log is gone"),
         (another_node, EXIT_WRONG_CONFIGURATION, "belongs to node 1, not node 0"),
@@ -203,7 +203,7 @@ def test_the_services_of_a_cluster_are_those_with_which_it_was_formed(
 def test_a_group_in_the_log_tells_of_its_service_before_the_members_do(caplog: pytest.LogCaptureFixture) -> None:
     """The node was stopped between its group's first vote and the first word about the members."""
     disk = SimulatedDisk()
-    identity = Identity.open(disk, "paris", 0, "0" * 32)
+    identity = Identity.open(disk, "paris", 0, "0" * 32, "raft")
     identity.form("c" * 32, {0: "0" * 32})
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
     log.append(SERVICE_GROUPS["etcd"], [SaveState(b"?")])

@@ -83,7 +83,7 @@ class Restarted:
 
 def test_what_is_found(disk: RealDisk) -> None:
     leave(disk)
-    found = examine(disk, RAFT)
+    found = examine(disk)
     assert (found.cluster, found.cluster_id, found.node) == ("lab", CLUSTER_ID, 1)
     assert found.groups[1].last_position == 4
     assert (found.groups[1].generation, found.groups[1].state_generation) == (2, 3)
@@ -98,7 +98,7 @@ def test_what_is_found(disk: RealDisk) -> None:
 
 def test_a_lone_node_goes_on_with_everything_that_was_there(disk: RealDisk) -> None:
     leave(disk)
-    recovery = recover(disk, examine(disk, RAFT), NEW, RAFT, "test")
+    recovery = recover(disk, examine(disk), NEW, "test")
     assert recovery == Recovery("lab", NEW.cluster_id, 1, "10.0.0.2:3181", ("zookeeper",), "before-recovery-1")
     node = Restarted(disk)
     assert (node.identity.cluster_id, node.identity.incarnation) == (NEW.cluster_id, NEW.incarnation)
@@ -122,17 +122,17 @@ def test_a_lone_node_goes_on_with_everything_that_was_there(disk: RealDisk) -> N
 
 def test_a_survivor_whose_members_lie_in_a_snapshot(disk: RealDisk) -> None:
     leave(disk, snapshot_at=2)
-    found = examine(disk, RAFT)
+    found = examine(disk)
     assert (found.groups[0].snapshot_position, found.groups[0].last_position) == (2, 3)
     assert found.members.version == 2
-    recover(disk, found, NEW, RAFT, "test")
+    recover(disk, found, NEW, "test")
     node = Restarted(disk)
     assert (node.store.cluster_id, list(node.store.members)) == (NEW.cluster_id, [1])
 
 
 def test_generations_never_go_back_in_the_log(disk: RealDisk) -> None:
     leave(disk)
-    recover(disk, examine(disk, RAFT), NEW, RAFT, "test")
+    recover(disk, examine(disk), NEW, "test")
     for entries in Restarted(disk).committed.values():
         generations = [entry.generation for entry in entries]
         assert generations == sorted(generations)
@@ -141,7 +141,7 @@ def test_generations_never_go_back_in_the_log(disk: RealDisk) -> None:
 def test_another_address(disk: RealDisk) -> None:
     leave(disk)
     new = NewNode("e" * 32, "f" * 32, 1, "127.0.0.1:9", "rehearsal")
-    recovery = recover(disk, examine(disk, RAFT), new, RAFT, "test")
+    recovery = recover(disk, examine(disk), new, "test")
     assert (recovery.cluster, recovery.peer) == ("rehearsal", "127.0.0.1:9")
     node = Restarted(disk)
     assert node.identity.cluster == "rehearsal"
@@ -152,7 +152,7 @@ def test_another_nodes_folder_is_refused(disk: RealDisk, tmp_path: Path) -> None
     leave(disk)
     before = files(tmp_path)
     with pytest.raises(CannotRecover, match="that of node 1, not of node 2"):
-        recover(disk, examine(disk, RAFT), NewNode("e" * 32, "f" * 32, 2), RAFT, "test")
+        recover(disk, examine(disk), NewNode("e" * 32, "f" * 32, 2), "test")
     assert files(tmp_path) == before
 
 
@@ -161,21 +161,21 @@ def test_a_node_that_did_not_vote_is_doubtful(disk: RealDisk) -> None:
     log, _ = Log.open(disk)
     log.append(1, [SaveEntry(Entry(5, 3, Configuration.make(5, {0: INCARNATIONS[0]}, {1: "9" * 32}).encode()))])
     log.close()
-    assert [doubt for doubt in examine(disk, RAFT).doubts() if "group 1: node 1 did not vote" in doubt]
+    assert [doubt for doubt in examine(disk).doubts() if "group 1: node 1 did not vote" in doubt]
 
 
 def test_folders_of_which_nothing_can_be_made(tmp_path: Path) -> None:
     disk = RealDisk(tmp_path / "empty")
     with pytest.raises(CannotRecover, match=r"no identity\.json"):
-        examine(disk, RAFT)
+        examine(disk)
     disk = RealDisk(tmp_path / "forming")
-    Identity.create(disk, "lab", 1, INCARNATIONS[1])
+    Identity.create(disk, "lab", 1, INCARNATIONS[1], "raft")
     with pytest.raises(CannotRecover, match="did not belong to any cluster yet"):
-        examine(disk, RAFT)
+        examine(disk)
     disk = RealDisk(tmp_path / "without a log")
-    Identity.create(disk, "lab", 1, INCARNATIONS[1], cluster_id=CLUSTER_ID)
+    Identity.create(disk, "lab", 1, INCARNATIONS[1], "raft", cluster_id=CLUSTER_ID)
     with pytest.raises(CannotRecover, match="the log is gone"):
-        examine(disk, RAFT)
+        examine(disk)
 
 
 def test_a_hole_in_the_log_is_refused(disk: RealDisk) -> None:
@@ -184,7 +184,7 @@ def test_a_hole_in_the_log_is_refused(disk: RealDisk) -> None:
     log.append(1, [TruncateFrom(4), SaveEntry(Entry(6, 2, b""))])
     log.close()
     with pytest.raises(CannotRecover, match="the log of group 1 has no entry at position 4"):
-        examine(disk, RAFT)
+        examine(disk)
 
 
 def test_a_missing_snapshot_is_refused(disk: RealDisk, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_missing_snapshot_is_refused(disk: RealDisk, tmp_path: Path) -> None:
     for path in (tmp_path / "data" / "snapshots").iterdir():
         path.unlink()
     with pytest.raises(CannotRecover, match="begins after position 2, whose snapshot is missing"):
-        examine(disk, RAFT)
+        examine(disk)
 
 
 def test_a_state_of_another_protocol_is_refused(disk: RealDisk) -> None:
@@ -201,7 +201,7 @@ def test_a_state_of_another_protocol_is_refused(disk: RealDisk) -> None:
     log.append(1, [SaveState(b"?")])
     log.close()
     with pytest.raises(CannotRecover, match="group 1: Raft hard state"):
-        examine(disk, RAFT)
+        examine(disk)
 
 
 def test_a_damaged_log_is_refused(disk: RealDisk, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_damaged_log_is_refused(disk: RealDisk, tmp_path: Path) -> None:
     segment.write_bytes(content)
     before = files(tmp_path)
     with pytest.raises(CorruptLog):
-        examine(disk, RAFT)
+        examine(disk)
     assert files(tmp_path) == before
 
 

@@ -21,8 +21,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.raft.hard_state import decode_hard_state
-from quorate.consensus.raft.messages import AnyMessage, Appended, RaftMessage, RequestVote, Vote
+from quorate.consensus.raft.messages import Appended, RaftMessage, RequestVote, Vote
 from quorate.consensus.records import CompactedThrough, SaveEntry, SaveState, TruncateFrom
 from quorate.node.wire import items_decoder
 from quorate.storage.log_blocks import SEGMENT_HEADER_BYTES, Block, LogRecord, decode_block, decode_records
@@ -166,7 +167,7 @@ class _Judge:
         if frame.to_node is None:
             self._reply_sent(frame)
             return
-        for group, message in items_decoder(AnyMessage).decode(frame.body):
+        for group, message in items_decoder(PROTOCOLS.values()).decode(frame.body):
             if isinstance(message, RaftMessage):
                 self._message_sent(frame.line, frame.to_node, self._durable[group], message)
 

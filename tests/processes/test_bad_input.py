@@ -178,7 +178,7 @@ def test_a_stranger_on_the_port_for_peers_is_refused_logged_and_told_why(cluster
     cases = [
         (hello(node, cluster="another"), "belongs to cluster 'another', this node to 'tested'"),
         (hello(node, wire_version=99), "speaks wire version 99"),
-        (hello(node, protocol="paxos"), "runs protocol 'paxos'"),
+        (hello(node, protocol="paxos"), "runs the protocol paxos"),
         (hello(node, to_node=7), "wants node 7, this is node 0"),
         (hello(node, node=9), "is not a member of cluster tested: add it with"),
         (hello(node, cluster_id="f" * 32), "takes no node of the old one"),

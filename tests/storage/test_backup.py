@@ -240,7 +240,7 @@ def test_a_cut_or_abandoned_one_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, encode(SMALL))
     disks = [SimulatedDisk(), SimulatedDisk(), SimulatedDisk()]
-    Identity.create(disks[0], "paris", 3, "0" * 32)
+    Identity.create(disks[0], "paris", 3, "0" * 32, "raft")
     Log.open(disks[1])[0].close()
     asyncio.run(save_snapshots(disks[2], SMALL))
     for disk in disks:

@@ -36,16 +36,16 @@ def reloaded(disk: SimulatedDisk) -> Identity:
 def test_a_new_folder_gets_an_identity_that_stays() -> None:
     disk = SimulatedDisk()
     assert Identity.load(disk) is None
-    identity = Identity.open(disk, "paris", 3, OWN)
+    identity = Identity.open(disk, "paris", 3, OWN, "raft")
     assert (identity.cluster, identity.node, identity.incarnation) == ("paris", 3, OWN)
     for seed in range(10):
-        again = Identity.open(crashed(disk, Random(seed)), "paris", 3, OTHER)
+        again = Identity.open(crashed(disk, Random(seed)), "paris", 3, OTHER, "raft")
         assert again.incarnation == OWN
 
 
 def test_a_cluster_forms_durably() -> None:
     disk = SimulatedDisk()
-    identity = Identity.open(disk, "paris", 3, OWN)
+    identity = Identity.open(disk, "paris", 3, OWN, "raft")
     assert (identity.cluster_id, identity.met, identity.formation, identity.recovered_from) == ("", {}, {}, "")
     identity.meet(2, OTHER)
     identity.meet(1, OTHER)
@@ -62,7 +62,7 @@ def test_a_cluster_forms_durably() -> None:
 
 def test_a_node_joins_durably_and_only_one_cluster() -> None:
     disk = SimulatedDisk()
-    identity = Identity.open(disk, "paris", 3, OWN)
+    identity = Identity.open(disk, "paris", 3, OWN, "raft")
     identity.meet(1, OTHER)
     identity.join(CLUSTER)
     for seed in range(10):
@@ -81,7 +81,7 @@ def test_a_node_joins_durably_and_only_one_cluster() -> None:
 
 def test_addresses_are_remembered_and_written_only_where_they_changed() -> None:
     disk = SimulatedDisk()
-    identity = Identity.open(disk, "paris", 3, OWN)
+    identity = Identity.open(disk, "paris", 3, OWN, "raft")
     identity.remember_members({2: "b:4181", 1: "a:4181"}, [2, 1])
     syncs = disk.sync_count
     identity.remember_members({1: "a:4181", 2: "b:4181"}, [2, 1])
@@ -98,7 +98,7 @@ def test_addresses_are_remembered_and_written_only_where_they_changed() -> None:
 
 def test_an_identity_may_begin_as_a_recovered_member() -> None:
     disk = SimulatedDisk()
-    Identity.create(disk, "paris", 3, OWN, cluster_id=CLUSTER, formation={3: OWN}, recovered_from=OTHER)
+    Identity.create(disk, "paris", 3, OWN, "raft", cluster_id=CLUSTER, formation={3: OWN}, recovered_from=OTHER)
     again = reloaded(disk)
     assert (again.cluster_id, again.formation, again.recovered_from) == (CLUSTER, {3: OWN}, OTHER)
 
@@ -120,25 +120,25 @@ def test_a_cluster_id_is_that_of_the_name_and_of_all_first_members() -> None:
 
 def test_the_folder_of_another_node_or_cluster_is_refused() -> None:
     disk = SimulatedDisk()
-    Identity.open(disk, "paris", 3, OWN)
+    Identity.open(disk, "paris", 3, OWN, "raft")
     with pytest.raises(IdentityMismatch, match="belongs to node 3, not node 2"):
-        Identity.open(disk, "paris", 2, OWN)
+        Identity.open(disk, "paris", 2, OWN, "raft")
     with pytest.raises(IdentityMismatch, match="belongs to cluster 'paris', not 'rome'"):
-        Identity.open(disk, "rome", 3, OWN)
+        Identity.open(disk, "rome", 3, OWN, "raft")
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 4])
 def test_another_format_is_named(version: int) -> None:
     disk = SimulatedDisk()
     content = b'{"crc32c": 0, "identity": {"format": %d, "members": []}}' % version
     disk.open(FILE_NAME, create=True).write_at(0, content)
-    with pytest.raises(IdentityMismatch, match=f"format {version}; this version of Quorate reads format 2"):
+    with pytest.raises(IdentityMismatch, match=f"format {version}; this version of Quorate reads formats 2 and 3"):
         Identity.load(disk)
 
 
 def test_an_edited_file_is_damaged() -> None:
     disk = SimulatedDisk()
-    Identity.open(disk, "paris", 3, OWN)
+    Identity.open(disk, "paris", 3, OWN, "raft")
     data = disk.read(FILE_NAME)
     file = disk.open(FILE_NAME)
     file.write_at(data.index(b"paris"), b"milan")
@@ -148,7 +148,7 @@ def test_an_edited_file_is_damaged() -> None:
 
 def test_every_cut_is_damaged() -> None:
     disk = SimulatedDisk()
-    Identity.open(disk, "paris", 3, OWN)
+    Identity.open(disk, "paris", 3, OWN, "raft")
     size = disk.open(FILE_NAME).size()
     for size_bytes in range(size - 1):
         cut = killed(disk)
@@ -167,14 +167,14 @@ def test_random_bytes_are_damaged(data: bytes) -> None:
 
 def test_an_incarnation_must_be_one() -> None:
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
-        Identity.create(SimulatedDisk(), "paris", 3, "short")
+        Identity.create(SimulatedDisk(), "paris", 3, "short", "raft")
 
 
 def test_a_cluster_id_must_be_one() -> None:
-    identity = Identity.create(SimulatedDisk(), "paris", 3, OWN)
+    identity = Identity.create(SimulatedDisk(), "paris", 3, OWN, "raft")
     for use in (
-        lambda: Identity.create(SimulatedDisk(), "paris", 3, OWN, cluster_id="short"),
-        lambda: Identity.create(SimulatedDisk(), "paris", 3, OWN, recovered_from="short"),
+        lambda: Identity.create(SimulatedDisk(), "paris", 3, OWN, "raft", cluster_id="short"),
+        lambda: Identity.create(SimulatedDisk(), "paris", 3, OWN, "raft", recovered_from="short"),
         lambda: identity.join(""),
         lambda: identity.form("short", {}),
     ):
@@ -184,7 +184,7 @@ def test_a_cluster_id_must_be_one() -> None:
 
 def test_what_cannot_be_remembered_is_not_known() -> None:
     disk = SimulatedDisk()
-    identity = Identity.open(disk, "paris", 3, OWN)
+    identity = Identity.open(disk, "paris", 3, OWN, "raft")
     disk.capacity_bytes = disk.open(FILE_NAME).size()
     with pytest.raises(DiskFull):
         identity.meet(1, OTHER)

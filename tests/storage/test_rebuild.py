@@ -23,7 +23,7 @@ from tests.storage.crashes import WatchedDisk, crashed, killed
 from tests.storage.log_model import entry
 
 OLD, NEW, OLD_CLUSTER, NEW_CLUSTER = "0" * 32, "1" * 32, "a" * 32, "b" * 32
-IDENTITY = NewIdentity("paris", NEW_CLUSTER, 3, NEW, {3: NEW}, OLD_CLUSTER)
+IDENTITY = NewIdentity("paris", NEW_CLUSTER, 3, NEW, "raft", {3: NEW}, OLD_CLUSTER)
 WHY = "quorate recover"
 EXTRA = {
     0: [Entry(13, 9, b"only this node votes"), Entry(14, 9, b"command")],
@@ -42,7 +42,7 @@ async def snapshot(disk: Disk, group: int, position: int) -> SnapshotInfo:
 def in_use(disk: Disk) -> dict[int, Recovered]:
     """Give the disk the folder of a member; returns its groups as a command finds them that opens its log offline."""
     log, _ = Log.open(disk, segment_bytes=SEGMENT_BYTES)
-    Identity.create(disk, "paris", 3, OLD, cluster_id=OLD_CLUSTER)
+    Identity.create(disk, "paris", 3, OLD, "raft", cluster_id=OLD_CLUSTER)
     for position in range(1, 13):
         log.append(0, [SaveState(b"voted"), entry(position, bytes(60))])
         log.commit()
@@ -113,7 +113,7 @@ def test_a_member_becomes_the_first_of_a_new_cluster(kind: str, tmp_path: Path) 
     assert not staged(disk) and not disk.exists(UNFINISHED)
     assert finish_interrupted(disk) is None
     # And once more, out of what it became.
-    again = NewIdentity("paris", "d" * 32, 3, "2" * 32)
+    again = NewIdentity("paris", "d" * 32, 3, "2" * 32, "raft")
     assert start_over(disk, recovery.groups, {}, again, WHY, segment_bytes=SEGMENT_BYTES) == "before-recovery-2"
     log, recovery = Log.open(disk)
     assert recovery.groups == new_groups(groups)

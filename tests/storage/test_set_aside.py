@@ -42,7 +42,7 @@ def in_use(disk: AnyDisk) -> AnyDisk:
 
     async def write() -> None:
         log, _ = Log.open(disk, segment_bytes=600)
-        Identity.open(disk, "paris", 3, OLD).join("c" * 32)
+        Identity.open(disk, "paris", 3, OLD, "raft").join("c" * 32)
         for position in range(1, 12):
             log.append(0, [SaveState(b"voted"), entry(position, bytes(60))])
             log.commit()
@@ -174,7 +174,7 @@ def test_a_recovery_that_was_interrupted_is_not_set_aside() -> None:
     begin(disk, Moves(Purpose.START_OVER, "before-recovery-1", "quorate recover", ()))
     for refused in (
         lambda: Identity.load(disk),
-        lambda: Identity.open(disk, "paris", 3, NEW),
+        lambda: Identity.open(disk, "paris", 3, NEW, "raft"),
         lambda: set_aside(disk, WHY),
     ):
         with pytest.raises(UnfinishedRecovery, match=r"run the same `quorate recover`.* again.*before-recovery-1/"):
@@ -183,7 +183,7 @@ def test_a_recovery_that_was_interrupted_is_not_set_aside() -> None:
 
 def test_a_folder_that_belonged_to_no_cluster_has_lost_nothing() -> None:
     disk = SimulatedDisk()
-    Identity.open(disk, "paris", 3, OLD)
+    Identity.open(disk, "paris", 3, OLD, "raft")
     set_aside(disk, WHY)
     assert not was_set_aside(disk)
     file = disk.open(f"damaged-1/{FILE_NAME}")

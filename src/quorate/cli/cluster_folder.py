@@ -29,12 +29,12 @@ from pathlib import Path
 from quorate.cli.errors import CommandError
 from quorate.node.config import (
     MAX_MEMBERS,
-    PROTOCOLS,
     SERVICE_GROUPS,
     NodeConfig,
     parse_services,
     render_config,
 )
+from quorate.node.protocols import protocol_text, protocols_of
 
 FORMAT = 3
 FORMAT_WITHOUT_SERVICES = 2
@@ -51,6 +51,7 @@ class ClusterMark:
     cluster: str
     nodes: int
     protocol: str
+    """Which one each group runs on (`protocols.protocol_text`)."""
     services: tuple[str, ...]
     removing: bool = False
     formed: bool = False
@@ -101,18 +102,17 @@ def open_cluster(
     """The cluster in a locked folder, made now if there is none.
 
     None for `nodes`, `protocol` or `services` means: as the data was made, or the default
-    for a new cluster.  Raises CommandError where the data was made with others.
+    for a new cluster.  `protocol` is what `protocols.protocols_of` takes.  Raises CommandError
+    where the data was made with others.
     """
     mark = _read_mark(path)
     if mark is not None and mark.removing:
         _remove_nodes(path)
         mark = None
     if mark is None:
+        served = services or tuple(SERVICE_GROUPS)
         mark = ClusterMark(
-            f"local-{secrets.token_hex(6)}",
-            nodes or default_nodes,
-            protocol or PROTOCOLS[0],
-            services or tuple(SERVICE_GROUPS),
+            f"local-{secrets.token_hex(6)}", nodes or default_nodes, _protocol_text(protocol, served), served
         )
         _write_mark(path, mark)
         return mark
@@ -122,12 +122,6 @@ def open_cluster(
             f"Run it with --nodes {mark.nodes}, and add further nodes while it runs (`quorate member add --help`); "
             "or choose another folder with --data, or begin anew with --fresh, which deletes its data."
         )
-    if protocol is not None and protocol != mark.protocol:
-        raise CommandError(
-            f"the cluster in {path} was made with the protocol {mark.protocol}, not {protocol}. "
-            f"Run it with --protocol {mark.protocol}, or choose another folder with --data, "
-            "or begin anew with --fresh, which deletes its data."
-        )
     if services is not None and services != mark.services:
         made_with = ",".join(mark.services)
         raise CommandError(
@@ -135,7 +129,20 @@ def open_cluster(
             f"good when a cluster is formed. Run it with --services {made_with}, or choose another folder with "
             "--data, or begin anew with --fresh, which deletes its data."
         )
+    if protocol is not None and (wanted := _protocol_text(protocol, mark.services)) != mark.protocol:
+        raise CommandError(
+            f"the cluster in {path} was made with the protocol {mark.protocol}, not {wanted}. "
+            f"Run it with --protocol {mark.protocol}, or choose another folder with --data, "
+            "or begin anew with --fresh, which deletes its data."
+        )
     return mark
+
+
+def _protocol_text(protocol: str | None, services: tuple[str, ...]) -> str:
+    try:
+        return protocol_text(protocols_of(protocol, services))
+    except ValueError as error:
+        raise CommandError(f"--protocol {protocol}: {error}") from error
 
 
 def note_formed(path: Path, mark: ClusterMark) -> ClusterMark:

@@ -92,26 +92,21 @@ def _from_backup(backup: Path, data: Path, node: int | None, peer: Address | Non
 
 
 def _from_folder(data: Path, node: int | None, peer: Address | None, yes: bool) -> None:
-    from quorate.consensus.protocols import PROTOCOLS
-    from quorate.node.config import PROTOCOLS as NAMES
     from quorate.node.recovery import examine
     from quorate.node.recovery import recover as recover_folder
     from quorate.storage.rebuild import finish_interrupted
 
     folder = data_folder(data)
-    protocol = PROTOCOLS[NAMES[0]]
     with _disk(folder) as disk:
         if (kept := finish_interrupted(disk)) is not None:
             click.echo(f"finished a recovery that was interrupted; what was there before is in {folder / kept}")
             return
-        found = examine(disk, protocol)
+        found = examine(disk)
         click.echo(describe(found, folder))
         click.echo(f"\n{consequence('that only the lost members had')}\n")
         if not yes:
             click.confirm(f"Make a new cluster out of {folder}?", abort=True)
-        recovery = recover_folder(
-            disk, found, new_node(node, peer), protocol, "a new cluster was made by quorate recover"
-        )
+        recovery = recover_folder(disk, found, new_node(node, peer), "a new cluster was made by quorate recover")
     click.echo(
         f"recovered {folder}; what was there before is in {folder / recovery.kept}\n\n{what_next(recovery, folder)}"
     )

@@ -24,7 +24,8 @@ from click.core import ParameterSource
 from quorate.cli.errors import EXIT_FAILURE
 from quorate.cli.progress import REWRITE_S, ProgressLine
 from quorate.cli.tables import render_table
-from quorate.node.config import MAX_MEMBERS, PROTOCOLS
+from quorate.node.config import MAX_MEMBERS
+from quorate.node.protocols import PROTOCOL_NAMES
 from quorate.simulation import report
 from quorate.simulation.campaign import (
     COVERAGE_NODES,
@@ -152,7 +153,11 @@ class FiniteRange(click.FloatRange):
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The first seed.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="How many seeds.")
 @click.option(
-    "--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="Consensus protocol."
+    "--protocol",
+    type=click.Choice(PROTOCOL_NAMES),
+    default=PROTOCOL_NAMES[0],
+    show_default=True,
+    help="Consensus protocol.",
 )
 @click.option("--service", default="zookeeper", show_default=True, metavar="NAME", help="What the nodes serve.")
 @click.option(

@@ -29,13 +29,13 @@ from quorate.cli.supervisor import NodeCommand, Supervisor
 from quorate.cli.tables import render_table
 from quorate.node.config import (
     MAX_MEMBERS,
-    PROTOCOLS,
     SERVICE_GROUPS,
     Address,
     NodeConfig,
     make_config,
     parse_services,
 )
+from quorate.node.protocols import PROTOCOL_NAMES, protocol_text, protocols_of
 
 DEFAULT_NODES = 3
 DEFAULT_ZOOKEEPER_PORT = 2181
@@ -95,8 +95,9 @@ machines, run `quorate node` on each; docs/deployment.md shows it. A cluster tha
 )
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
-    help=f"Consensus protocol.  [default: {PROTOCOLS[0]}, or as the data was made]",
+    metavar="NAME",
+    help=f"Consensus protocol: {', '.join(PROTOCOL_NAMES)}, or one for each group, as in etcd=raft,zookeeper=zab. "
+    f"[default: {protocol_text(protocols_of(None, SERVICE_GROUPS))}, or as the data was made]",
 )
 @click.option(
     "--services",

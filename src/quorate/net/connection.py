@@ -70,7 +70,8 @@ class FramedConnection(asyncio.Protocol):
                     return
                 self.frame_received(body)
             self.frames_ended()
-        except (FrameError, msgspec.DecodeError, HandshakeRefused) as error:
+        except (FrameError, msgspec.DecodeError, UnicodeDecodeError, HandshakeRefused) as error:
+            # Of a text that is none msgspec says so by the second last.
             self.failed(error)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -26,7 +26,7 @@ import msgspec
 from quorate import __version__
 from quorate.storage.identity import is_incarnation
 
-WIRE_VERSION: Final = 2
+WIRE_VERSION: Final = 3
 """Version of frames and messages between nodes."""
 FIRST_SERVICES: Final = ("zookeeper",)
 """What nodes serve that do not say it: of a version that could serve nothing else."""
@@ -79,6 +79,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     cluster_id: str
     """32 hexadecimal digits; empty while the node is no member yet."""
     protocol: str
+    """Which one each group runs on: the same text on every node of a cluster."""
     node: int
     incarnation: str
     to_node: int
@@ -342,16 +343,17 @@ def _judge_hello(hello: Hello, local: LocalIdentity) -> None:
             f"node {hello.node} belongs to cluster {hello.cluster!r}, this node to {local.cluster!r}",
             RefusalCode.OTHER_CLUSTER,
         )
-    if hello.protocol != local.protocol:
-        raise HandshakeRefused(
-            f"node {hello.node} runs protocol {hello.protocol!r}, this cluster {local.protocol!r}",
-            RefusalCode.INCOMPATIBLE,
-        )
     if hello.services != local.services:
         raise HandshakeRefused(
             f"node {hello.node} serves {' and '.join(hello.services)}, node {local.node} "
             f"{' and '.join(local.services)}: give every node the same `services`, those with which the cluster "
             "was formed",
+            RefusalCode.INCOMPATIBLE,
+        )
+    if hello.protocol != local.protocol:
+        raise HandshakeRefused(
+            f"node {hello.node} runs the protocol {hello.protocol[:80]}, node {local.node} {local.protocol}: a cluster "
+            "keeps the protocol with which it was made, so give a node that has no data yet the same `protocol`",
             RefusalCode.INCOMPATIBLE,
         )
     if hello.to_node != local.node:

@@ -24,10 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-SettingValue: TypeAlias = str | int
+from quorate.node.protocols import EXAMPLE, PROTOCOL_NAMES, protocol_text, protocols_of
 
-PROTOCOLS = ("raft", "paxos", "zab")
-"""Names that the setting `protocol` may have."""
+SettingValue: TypeAlias = str | int
 
 SERVICE_GROUPS: Mapping[str, int] = MappingProxyType({"zookeeper": 1, "etcd": 2})
 """Names that the setting `services` may have -> the group that replicates each.
@@ -65,6 +64,9 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+
+NO_ADDRESS = Address("", 0)
+"""Of a listener that there is none of."""
 
 DEFAULT_ADMIN = Address("127.0.0.1", 4181)
 DEFAULT_ZOOKEEPER = Address("127.0.0.1", 2181)
@@ -190,7 +192,8 @@ class NodeConfig:
     members: Mapping[int, Address]
     """All nodes of the cluster, with the address where their peers reach them."""
     listen: ListenConfig
-    protocol: str = "raft"
+    protocol: str | None = None
+    """Which one each group runs on (`protocols.protocol_text`); None for that of the data folder, or the defaults."""
     join: bool = False
     """This node is added to a cluster that exists (`quorate member add`); `members` says where some of it is."""
     timing: TimingConfig = TimingConfig()
@@ -253,7 +256,7 @@ def render_config(config: NodeConfig) -> str:
         f"cluster = {_toml_text(config.cluster)}",
         f"node = {config.node}",
         f"data = {_toml_text(str(config.data))}",
-        f"protocol = {_toml_text(config.protocol)}",
+        *([f"protocol = {_toml_text(config.protocol)}"] if config.protocol is not None else []),
         f"services = {json.dumps(config.services)}",
         *(["join = true"] if config.join else []),
         "",
@@ -311,9 +314,9 @@ class _Reader:
         members = self._members()
         node = self._node(members)
         data = self._data(folder)
-        protocol = self._protocol()
         join = self._join()
         services = self._services()
+        protocol = self._protocol(services or tuple(SERVICE_GROUPS))
         listen = self._listen(members.get(node) if node is not None else None, services or ())
         timing = self._numbers("timing", TimingConfig)
         limits = self._numbers("limits", LimitsConfig)
@@ -330,7 +333,6 @@ class _Reader:
             cluster is None
             or node is None
             or data is None
-            or protocol is None
             or join is None
             or listen is None
             or timing is None
@@ -483,12 +485,18 @@ class _Reader:
             self._wrong("services", value, str(error))
             return None
 
-    def _protocol(self) -> str | None:
-        protocol = self.tree.get("protocol", PROTOCOLS[0])
-        if protocol not in PROTOCOLS:
-            self._wrong("protocol", protocol, f"must be one of: {', '.join(PROTOCOLS)}")
+    def _protocol(self, services: Collection[str]) -> str | None:
+        value = self.tree.get("protocol")
+        if value is None:
             return None
-        return str(protocol)
+        if not isinstance(value, str):
+            self._wrong("protocol", value, f"must be one of {', '.join(PROTOCOL_NAMES)}, or a list as {EXAMPLE!r}")
+            return None
+        try:
+            return protocol_text(protocols_of(value, services))
+        except ValueError as error:
+            self._wrong("protocol", value, str(error))
+            return None
 
     def _address(self, name: str, value: object) -> Address | None:
         if not isinstance(value, str):

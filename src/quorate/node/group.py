@@ -317,10 +317,13 @@ class ReplicatedGroup:
                     if start:
                         yield
                     end = start + size
+                    # A store that fails leaves those whose commands it had in hand in doubt, too.
+                    self._unanswered = waiters[start:] if waiters is not None else ()
+                    results = self.store.apply(commands[start:end], time_ms)
                     answered = None
                     if waiters is not None:
                         answered, self._unanswered = waiters[start:end], waiters[end:]
-                    self.door.applied(self.store.apply(commands[start:end], time_ms), answered)
+                    self.door.applied(results, answered)
             self.bytes_since_snapshot += len(entry.payload)
         self.applied_position = entry.position
         self.applied_generation = entry.generation

@@ -33,13 +33,14 @@ from quorate.net.links import Links
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import DoubtfulSnapshot, Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.node.admin import AdminListener, AdminPages, observing_pages
-from quorate.node.config import SERVICE_GROUPS, WILDCARD_HOSTS, NodeConfig
+from quorate.node.config import NO_ADDRESS, SERVICE_GROUPS, WILDCARD_HOSTS, NodeConfig
 from quorate.node.driver import Driver
 from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
 from quorate.node.metrics import MetricsPage
 from quorate.node.neighbours import Neighbours
 from quorate.node.operations import Operations
+from quorate.node.protocols import CLUSTER_SERVICE, protocol_text, protocols_for
 from quorate.node.recovery import apply_entries
 from quorate.node.room import CLUSTER_GROUP, DiskRoom
 from quorate.node.roster import Roster, Standing
@@ -50,6 +51,7 @@ from quorate.node.steering import Steering
 from quorate.node.wire import (
     Forward,
     ForwardRefused,
+    FrameReader,
     Held,
     Hold,
     HoldEnded,
@@ -58,7 +60,6 @@ from quorate.node.wire import (
     Positions,
     Room,
     Stopping,
-    items_decoder,
 )
 from quorate.services.cluster.door import ClusterDoor
 from quorate.services.cluster.store import ClusterStore
@@ -89,9 +90,6 @@ class HostedService:
     port: int
 
 
-CLUSTER_SERVICE = "cluster"
-
-
 class Node:
     """A member of a cluster.  `start`, then wait for `failed` or your own reasons, then `stop`."""
 
@@ -117,23 +115,28 @@ class Node:
         self._link_ms = 0
 
         disk = environment.disk
-        known = Identity.load(disk) is not None
+        known = Identity.load(disk)
+        if known is not None:
+            # Before anything is written, be it a torn tail that is cut.
+            known.check(config.cluster, config.node)
+        by_service = protocols_for(known, config.protocol, [hosted.service.name for hosted in services])
+        protocol = protocol_text(by_service)
         self._snapshots = Snapshots(disk)
         self._log, recovery = Log.open(disk, segment_bytes=config.storage.segment_bytes)
-        if known and recovery.fresh:
+        if known is not None and recovery.fresh:
             raise DamagedData("this data folder has been in use, but its log is gone: what the node voted is forgotten")
-        if not known and recovery.groups:
+        if known is None and recovery.groups:
             raise DamagedData(
                 "the log belongs to a node, but its identity is gone: of which cluster it is, nobody knows"
             )
         # Only now, so that a first start which is cut short leaves no identity without a log.
-        self._identity = Identity.open(disk, config.cluster, config.node, self._random_hex())
+        self._identity = Identity.open(disk, config.cluster, config.node, self._random_hex(), protocol)
         if recovery.torn is not None:
             torn = recovery.torn
             _log.warning("cut a torn tail of %d bytes from %s at offset %d", torn.bytes_cut, torn.file, torn.offset)
         self._recovered = recovery.groups
-        self._protocol = protocols[config.protocol]
-        self._decoder = items_decoder(self._protocol.message_type)
+        services_by_group = {at.group_id: at.service.name for at in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
+        self._protocols = {group: protocols[by_service[service]] for group, service in services_by_group.items()}
         self.members = ClusterStore()
         """Who belongs to the cluster, as far as this node has applied it."""
         self._roster = Roster(
@@ -168,9 +171,9 @@ class Node:
         self._snapshotter = Snapshotter(
             self._snapshots, self._log, self._host, config.storage.snapshot_log_bytes, self._fail
         )
-        services_by_group = {at.group_id: at.service.name for at in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
         transfers = TransferReceiver(self._snapshots, services_by_group, self._snapshot_arrived)
-        self._listener = PeerListener(self._handshake, self, transfers, self._decoder.decode, MAX_PEER_FRAME_BYTES)
+        reader = FrameReader(self._protocols)
+        self._listener = PeerListener(self._handshake, self, transfers, reader.read, MAX_PEER_FRAME_BYTES)
         self.neighbours = Neighbours(self._roster, self._links, self._listener, self._groups, self._host)
         self._admin = AdminListener(self._pages())
 
@@ -234,7 +237,7 @@ class Node:
             config.node,
             random.getrandbits(63),
             self._host,
-            self._protocol.build(replica_config, recovered, random, self._driver.now_ms()),
+            self._protocols[group_id].build(replica_config, recovered, random, self._driver.now_ms()),
             store,
             random,
             config.limits.hold_ms,
@@ -270,7 +273,8 @@ class Node:
             await self._start_groups()
         listen = self.config.listen
         await self._listener.start(listen.peer.host, listen.peer.port)
-        await self._admin.start(listen.admin.host, listen.admin.port)
+        if listen.admin != NO_ADDRESS:
+            await self._admin.start(listen.admin.host, listen.admin.port)
         if member:
             await self._open_doors()
         else:
@@ -601,7 +605,7 @@ class Node:
             "incarnation": self._identity.incarnation,
             "pid": self._environment.process_id,
             "uptime_s": round(self._loop.time() - self._started_s, 3),
-            "protocol": config.protocol,
+            "protocol": self._identity.protocol,
             "role": first.get("role", self._roster.standing.value),
             "leader": first.get("leader"),
             "generation": first.get("generation", 0),

@@ -263,11 +263,11 @@ def _objection(portrait: Portrait, change: Add, local: LocalIdentity) -> str | N
         )
     if portrait.node != change.node:
         return f"{where} is node {portrait.node}, not node {change.node}"
-    if portrait.protocol != local.protocol:
-        return f"{where} runs protocol {portrait.protocol!r}, this cluster {local.protocol!r}"
     if portrait.services != local.services:
         services = json.dumps(local.services)
         return f"{where} serves {' and '.join(portrait.services)}: set services = {services} in its settings"
+    if portrait.protocol != local.protocol:
+        return f'{where} runs the protocol {portrait.protocol}: set protocol = "{local.protocol}" in its settings'
     if portrait.cluster_id:
         return f"{where} has data of this cluster from an earlier membership: give it an empty folder"
     return None

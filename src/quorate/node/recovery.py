@@ -1,6 +1,6 @@
 """A new cluster out of what is left of an old one, offline: a survivor's data folder, or a backup.
 
-    found = examine(disk, RAFT)             # what a survivor's folder holds; changes nothing
+    found = examine(disk)                   # what a survivor's folder holds; changes nothing
     recover(disk, found, new)               # the folder becomes that of a cluster of one node
     await restore_backup(disk, path, new)   # the same out of a backup, in an empty folder
 
@@ -34,11 +34,12 @@ from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import CompactedThrough, Entry, InvalidState, Recovered
 from quorate.consensus.replica import ConsensusProtocol, NodeId
 from quorate.node.config import SERVICE_GROUPS
+from quorate.node.protocols import CLUSTER_SERVICE, protocols_in
 from quorate.node.snapshot_header import read_header
 from quorate.node.wire import Batch, Payload, PayloadCodec
 from quorate.services.cluster.commands import Member, Recover, encode
 from quorate.services.cluster.store import ClusterStore
-from quorate.storage.backup import inspect, unpack
+from quorate.storage.backup import BackupHeader, inspect, unpack
 from quorate.storage.disk import Disk
 from quorate.storage.identity import Identity
 from quorate.storage.log_recovery import read_log
@@ -86,6 +87,8 @@ class Found:
 
     cluster: str
     cluster_id: str
+    protocol: str
+    """Which one each group runs on (`protocols.protocol_text`)."""
     node: NodeId | None
     """None in a backup."""
     groups: Mapping[int, FoundGroup]
@@ -134,7 +137,7 @@ class Recovery:
     """Name of the folder, inside the data folder."""
 
 
-def examine(disk: Disk, protocol: ConsensusProtocol) -> Found:
+def examine(disk: Disk) -> Found:
     """What a survivor's data folder holds.  Nothing in it is changed.
 
     Raises CannotRecover, CorruptLog, CorruptSnapshot, UnknownLogFormat, InvalidState,
@@ -153,12 +156,13 @@ def examine(disk: Disk, protocol: ConsensusProtocol) -> Found:
     groups = {}
     for group, recovered in contents.groups.items():
         _snapshot_of(snapshots, group, recovered)
-        groups[group] = _found(group, recovered, initial, protocol)
+        groups[group] = _found(group, recovered, initial, _protocol(identity.protocol, group))
     cluster = contents.groups.get(CLUSTER_GROUP, Recovered())
     members = _members(cluster, _snapshot_of(snapshots, CLUSTER_GROUP, cluster), snapshots)
     return Found(
         identity.cluster,
         identity.cluster_id,
+        identity.protocol,
         identity.node,
         groups,
         members,
@@ -168,7 +172,7 @@ def examine(disk: Disk, protocol: ConsensusProtocol) -> Found:
     )
 
 
-def recover(disk: Disk, found: Found, new: NewNode, protocol: ConsensusProtocol, why: str) -> Recovery:
+def recover(disk: Disk, found: Found, new: NewNode, why: str) -> Recovery:
     """Make the folder that was examined the one of a new cluster's only node.
 
     Raises CannotRecover, and what `rebuild.start_over` raises.
@@ -176,7 +180,7 @@ def recover(disk: Disk, found: Found, new: NewNode, protocol: ConsensusProtocol,
     assert found.node is not None, "a backup is restored"
     if new.node not in (None, found.node):
         raise CannotRecover(f"the folder is that of node {found.node}, not of node {new.node}")
-    return _start_over(disk, found, new, protocol, why, ())
+    return _start_over(disk, found, new, why, ())
 
 
 async def restore_backup(disk: Disk, path: Path, new: NewNode) -> Recovery:
@@ -186,13 +190,10 @@ async def restore_backup(disk: Disk, path: Path, new: NewNode) -> Recovery:
     """
     assert new.node is not None, "a backup is nobody's"
     header = inspect(path).header
-    protocol = PROTOCOLS.get(header.protocol)
-    if protocol is None:
-        raise CannotRecover(f"the backup's protocol is {header.protocol}; known are {', '.join(PROTOCOLS)}")
     unpacked = await unpack(path, disk)
     try:
-        found = _found_in_backup(disk, header.cluster, header.cluster_id, unpacked, protocol)
-        return _start_over(disk, found, new, protocol, f"restored from {path.name}", unpacked)
+        found = _found_in_backup(disk, header, unpacked)
+        return _start_over(disk, found, new, f"restored from {path.name}", unpacked)
     except CannotRecover:
         discard_staged(disk)
         raise
@@ -215,7 +216,6 @@ def _start_over(
     disk: Disk,
     found: Found,
     new: NewNode,
-    protocol: ConsensusProtocol,
     why: str,
     unpacked: Iterable[SnapshotInfo],
 ) -> Recovery:
@@ -225,17 +225,30 @@ def _start_over(
     if CLUSTER_GROUP not in found.groups:
         raise CannotRecover("the list of members is missing: there is nothing of the cluster's own group")
     recovered = {
-        group: msgspec.structs.replace(was, state=protocol.state_at(found.groups[group].generation))
+        group: msgspec.structs.replace(
+            was, state=_protocol(found.protocol, group).state_at(found.groups[group].generation)
+        )
         if found.groups[group].state_generation < found.groups[group].generation
         else was
         for group, was in found.recovered.items()
     }
     cluster = new.cluster or found.cluster
-    identity = NewIdentity(cluster, new.cluster_id, node, new.incarnation, recovered_from=found.cluster_id)
+    identity = NewIdentity(
+        cluster, new.cluster_id, node, new.incarnation, found.protocol, recovered_from=found.cluster_id
+    )
     extra = _extra_entries(found, new, node, peer)
     kept = start_over(disk, recovered, extra, identity, why, unpacked=tuple(unpacked))
     services = tuple(service for service, group in SERVICE_GROUPS.items() if group in extra)
     return Recovery(cluster, new.cluster_id, node, peer, services, kept)
+
+
+def _protocol(text: str, group: int) -> ConsensusProtocol:
+    names = {CLUSTER_GROUP: CLUSTER_SERVICE, **{number: service for service, number in SERVICE_GROUPS.items()}}
+    try:
+        [protocol] = protocols_in(text, [names.get(group, "")]).values()
+        return PROTOCOLS[protocol]
+    except ValueError as error:
+        raise CannotRecover(f"nothing says which protocol group {group} ran on ({text})") from error
 
 
 def _address_of(found: Found, node: NodeId) -> str:
@@ -316,9 +329,7 @@ def _members(recovered: Recovered, snapshot: SnapshotInfo | None, snapshots: Sna
     return store
 
 
-def _found_in_backup(
-    disk: Disk, cluster: str, cluster_id: str, unpacked: list[SnapshotInfo], protocol: ConsensusProtocol
-) -> Found:
+def _found_in_backup(disk: Disk, header: BackupHeader, unpacked: list[SnapshotInfo]) -> Found:
     snapshots = Snapshots(disk, STAGED_SNAPSHOTS)
     recovered: dict[int, Recovered] = {}
     groups: dict[int, FoundGroup] = {}
@@ -329,7 +340,8 @@ def _found_in_backup(
         except (msgspec.DecodeError, ValueError) as error:
             raise CannotRecover(f"the snapshot of group {info.group} cannot be read: {error}") from error
         recovered[info.group] = Recovered(None, CompactedThrough(info.position, info.generation, configuration))
+        protocol = _protocol(header.protocol, info.group)
         groups[info.group] = _found(info.group, recovered[info.group], NO_CONFIGURATION, protocol)
         if info.group == CLUSTER_GROUP:
             members = _members(Recovered(), info, snapshots)
-    return Found(cluster, cluster_id, None, groups, members, False, {}, recovered)
+    return Found(header.cluster, header.cluster_id, header.protocol, None, groups, members, False, {}, recovered)

@@ -181,7 +181,7 @@ class Roster:
         return LocalIdentity(
             cluster=config.cluster,
             cluster_id=identity.cluster_id,
-            protocol=config.protocol,
+            protocol=identity.protocol,
             node=config.node,
             incarnation=identity.incarnation,
             admin=str(config.listen.admin),

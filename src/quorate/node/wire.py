@@ -8,11 +8,15 @@ of leaders another entry may stand where a node expected its own.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 
-from quorate.consensus.replica import Message
+from quorate.consensus.replica import ConsensusProtocol, Message
+from quorate.net.frames import FrameError
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -109,6 +113,38 @@ class PayloadCodec:
         return self._decoder.decode(data)
 
 
-def items_decoder(message_type: Any) -> msgspec.msgpack.Decoder[list[tuple[int, Message]]]:
-    """A decoder for a frame's items, (group, message) each, where a message is the protocol's or the node's."""
-    return msgspec.msgpack.Decoder(list[tuple[int, message_type | NodeMessage]])
+def items_decoder(protocols: Iterable[ConsensusProtocol]) -> msgspec.msgpack.Decoder[list[tuple[int, Message]]]:
+    """A decoder for a frame's items, (group, message) each, where a message is a protocol's or the node's.
+
+    It raises msgspec.DecodeError.
+    """
+    message_type: Any = reduce(or_, (protocol.message_type for protocol in protocols), NodeMessage)
+    return msgspec.msgpack.Decoder(list[tuple[int, message_type]])
+
+
+class FrameReader:
+    """Reads frames from a peer, and sees to it that no group gets messages of a protocol that is not its own."""
+
+    def __init__(self, protocols: Mapping[int, ConsensusProtocol]) -> None:
+        """`protocols`: group -> what it runs on."""
+        self._protocols = protocols
+        self._decode = items_decoder(protocols.values()).decode
+        self._types = {
+            group: frozenset((*get_args(protocol.message_type), *get_args(NodeMessage)))
+            for group, protocol in protocols.items()
+        }
+
+    def read(self, body: bytes) -> list[tuple[int, Message]]:
+        """(group, message) each; of groups that are not here anything may come.
+
+        Raises msgspec.DecodeError, UnicodeDecodeError and FrameError: whoever sent it is not of this cluster, or broken.
+        """
+        items = self._decode(body)
+        types = self._types
+        for group, message in items:
+            if group in types and type(message) not in types[group]:
+                raise FrameError(
+                    f"group {group} runs on {self._protocols[group].name}, which knows no message "
+                    f"{type(message).__struct_config__.tag!r}"
+                )
+        return items

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.raft.messages import (
     Append,
     Appended,
@@ -23,7 +24,7 @@ from quorate.consensus.raft.messages import (
     RequestVote,
     Vote,
 )
-from quorate.consensus.replica import ConsensusProtocol, Message
+from quorate.consensus.replica import Message
 from quorate.net.frames import HEADER_BYTES
 from quorate.net.http2 import frames
 from quorate.node.wire import Forward, items_decoder
@@ -51,12 +52,11 @@ class Labels:
 
     def __init__(
         self,
-        protocol: ConsensusProtocol,
         peer_port: int,
         client_port: int,
         describe_client: Callable[[bytes, bool], str],
     ) -> None:
-        self._decode = items_decoder(protocol.message_type).decode
+        self._decode = items_decoder(PROTOCOLS.values()).decode
         self._peer_port = peer_port
         self._client_port = client_port
         self._describe_client = describe_client

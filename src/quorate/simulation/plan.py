@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from quorate.node.config import MAX_MEMBERS, PROTOCOLS
+from quorate.node.config import MAX_MEMBERS
+from quorate.node.protocols import PROTOCOL_NAMES
 from quorate.simulation.trace import Trace
 from quorate.simulation.violation import Violation
 
@@ -88,8 +89,8 @@ def problem_of(plan: Plan) -> str:
 
 
 def _problems(plan: Plan) -> Iterator[str]:
-    if plan.protocol not in PROTOCOLS:
-        yield f"protocol {plan.protocol!r} is none of: {', '.join(PROTOCOLS)}"
+    if plan.protocol not in PROTOCOL_NAMES:
+        yield f"protocol {plan.protocol!r} is none of: {', '.join(PROTOCOL_NAMES)}"
     if not 1 <= plan.nodes <= MAX_MEMBERS:
         yield f"nodes is {plan.nodes}; there may be 1 to {MAX_MEMBERS}"
     if not 1 <= plan.clients <= MOST_CLIENTS:

@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import Message, NodeId
 from quorate.node.room import CLUSTER_GROUP
 from quorate.services.interface import Service
@@ -175,8 +174,7 @@ class _Run:
         simulation = self.simulation
         if record:
             simulation.trace = Trace(KEPT_EVENTS)
-            protocol = PROTOCOLS[plan.protocol]
-            simulation.network.describe = Labels(protocol, PEER_PORT, CLIENT_PORT, service.describe)
+            simulation.network.describe = Labels(PEER_PORT, CLIENT_PORT, service.describe)
         simulation.on_unhandled = self._unhandled
         mailbox = MailboxFaults(Random(f"{plan.seed}/mailbox"))
         members = range(plan.nodes)

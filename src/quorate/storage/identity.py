@@ -24,7 +24,11 @@ from quorate.storage.disk import Disk
 from quorate.storage.moves import UNFINISHED, DamagedMoves, Purpose, replace_file, unfinished_moves
 
 FILE_NAME: Final = "identity.json"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
+FORMAT_WITHOUT_PROTOCOL: Final = 2
+"""Of a time when there was one protocol only."""
+FIRST_PROTOCOL: Final = "raft"
+"""That one."""
 _HEX_128: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -71,7 +75,9 @@ def check_finished(disk: Disk) -> None:
         raise DamagedIdentity(f"{UNFINISHED}: the data was being moved to {moves.folder}/: {moves.why}")
 
 
-class _Content(msgspec.Struct, frozen=True):
+class _FirstContent(msgspec.Struct, frozen=True):
+    """As of `FORMAT_WITHOUT_PROTOCOL`."""
+
     format: int
     cluster: str
     cluster_id: str
@@ -82,6 +88,10 @@ class _Content(msgspec.Struct, frozen=True):
     addresses: dict[int, str] = {}
     voters: list[int] = []
     recovered_from: str = ""
+
+
+class _Content(_FirstContent, frozen=True):
+    protocol: str = FIRST_PROTOCOL
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -106,20 +116,19 @@ class Identity:
         self._content = content
 
     @classmethod
-    def open(cls, disk: Disk, cluster: str, node: NodeId, new_incarnation: str) -> Self:
+    def open(cls, disk: Disk, cluster: str, node: NodeId, new_incarnation: str, protocol: str) -> Self:
         """The folder's identity, created where the folder has none yet.
 
         `new_incarnation` is 128 random bits as 32 hexadecimal digits, used for a new
-        folder only.  Raises IdentityMismatch, DamagedIdentity, OSError.
+        folder only.  `protocol` is remembered while the folder belongs to no cluster; after
+        that it stays.  Raises IdentityMismatch, DamagedIdentity, OSError.
         """
         identity = cls.load(disk)
         if identity is None:
-            return cls.create(disk, cluster, node, new_incarnation)
-        content = identity._content
-        if content.cluster != cluster:
-            raise IdentityMismatch(f"the data folder belongs to cluster {content.cluster!r}, not {cluster!r}")
-        if content.node != node:
-            raise IdentityMismatch(f"the data folder belongs to node {content.node}, not node {node}")
+            return cls.create(disk, cluster, node, new_incarnation, protocol)
+        identity.check(cluster, node)
+        if not identity.cluster_id:
+            identity._change(msgspec.structs.replace(identity._content, protocol=protocol))
         return identity
 
     @classmethod
@@ -140,6 +149,7 @@ class Identity:
         cluster: str,
         node: NodeId,
         incarnation: str,
+        protocol: str,
         *,
         cluster_id: str = "",
         formation: Mapping[NodeId, str] | None = None,
@@ -163,9 +173,18 @@ class Identity:
             incarnation,
             formation=_in_order(formation or {}),
             recovered_from=recovered_from,
+            protocol=protocol,
         )
         _save(disk, content, path)
         return cls(disk, content)
+
+    def check(self, cluster: str, node: NodeId) -> None:
+        """Whether the folder is that of this node.  Raises IdentityMismatch."""
+        content = self._content
+        if content.cluster != cluster:
+            raise IdentityMismatch(f"the data folder belongs to cluster {content.cluster!r}, not {cluster!r}")
+        if content.node != node:
+            raise IdentityMismatch(f"the data folder belongs to node {content.node}, not node {node}")
 
     @property
     def cluster(self) -> str:
@@ -199,6 +218,11 @@ class Identity:
     def addresses(self) -> Mapping[NodeId, str]:
         """Where the members' peer listeners were last, "host:port": a hint for the next start."""
         return self._content.addresses
+
+    @property
+    def protocol(self) -> str:
+        """Which one each group runs on (`node.protocols.protocol_text`); for good once the node is a member."""
+        return self._content.protocol
 
     @property
     def recovered_from(self) -> str:
@@ -279,14 +303,18 @@ def _decode(data: bytes) -> _Content:
     try:
         file = msgspec.json.decode(data, type=_File)
         version = msgspec.json.decode(file.identity, type=_Version).format
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_WITHOUT_PROTOCOL, FORMAT_VERSION):
             raise IdentityMismatch(
-                f"{FILE_NAME} has format {version}; this version of Quorate reads format {FORMAT_VERSION}"
+                f"{FILE_NAME} has format {version}; this version of Quorate reads formats "
+                f"{FORMAT_WITHOUT_PROTOCOL} and {FORMAT_VERSION}"
             )
-        content = msgspec.json.decode(file.identity, type=_Content)
+        shape = _FirstContent if version == FORMAT_WITHOUT_PROTOCOL else _Content
+        content = msgspec.json.decode(file.identity, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DamagedIdentity(f"{FILE_NAME} is damaged: {error}") from error
     # White space is not part of the content: the file is laid out for people.
     if value(msgspec.json.encode(content)) != file.crc32c:
         raise DamagedIdentity(f"{FILE_NAME} is damaged: its checksum is wrong (was it edited?)")
+    if not isinstance(content, _Content):
+        content = _Content(**{**msgspec.structs.asdict(content), "format": FORMAT_VERSION})
     return content

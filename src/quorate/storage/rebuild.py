@@ -52,6 +52,7 @@ class NewIdentity(msgspec.Struct, frozen=True):
     cluster_id: str
     node: NodeId
     incarnation: str
+    protocol: str
     formation: dict[NodeId, str] = {}
     recovered_from: str = ""
 
@@ -88,6 +89,7 @@ def start_over(
             identity.cluster,
             identity.node,
             identity.incarnation,
+            identity.protocol,
             cluster_id=identity.cluster_id,
             formation=identity.formation,
             recovered_from=identity.recovered_from,

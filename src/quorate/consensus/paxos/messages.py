@@ -18,7 +18,7 @@ from quorate.consensus.replica import Message
 from quorate.consensus.timing import MAX_ROUND_TRIP_MS
 
 
-class PaxosMessage(Message, frozen=True, array_like=True, tag=True, gc=False):
+class PaxosMessage(Message, frozen=True, array_like=True, tag="paxos.{}".format, gc=False):
     """Base of Multi-Paxos' messages."""
 
     ballot: int
@@ -31,7 +31,7 @@ class AcceptedValue(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ballot: int
 
 
-class PreVote(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class PreVote(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Would you promise this ballot?  Nobody's state changes by asking.
 
     `commit_position` is what the candidate knows to be chosen: who cannot tell it what follows refuses.
@@ -40,7 +40,7 @@ class PreVote(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
     commit_position: int
 
 
-class PreVoted(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class PreVoted(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Answer to `PreVote`.  One that grants echoes the ballot."""
 
     granted: bool
@@ -49,7 +49,7 @@ class PreVoted(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class Prepare(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Prepare(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Phase 1a, once for all slots from `first_position` on.
 
     With `transfer` its leader told the candidate to stand, so nobody need protect that leader.
@@ -59,7 +59,7 @@ class Prepare(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
     transfer: bool = False
 
 
-class Promise(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Promise(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Phase 1b, in parts: everything that the sender accepted in slots `first_position` ... `last_position`.
 
     Entries through `commit_position` are chosen.  The part that is `complete` says that there is nothing after it.
@@ -75,7 +75,7 @@ class Promise(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class Rejected(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Rejected(PaxosMessage, frozen=True, array_like=True, gc=False):
     """The sender promised `ballot`, which is why it does not follow `rejected_ballot`.
 
     Where that is the higher one, its owner knows too little to be told what it asked.
@@ -87,7 +87,7 @@ class Rejected(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class Accept(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Accept(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Phase 2a for the slots of `entries`, and heartbeat.
 
     `sent_position` is the last slot that the leader ever sent to the receiver, this message
@@ -105,7 +105,7 @@ class Accept(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
         return sum([len(entry.payload) for entry in self.entries])
 
 
-class Accepted(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Accepted(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Phase 2b: slots `first_position` ... `last_position` are durable, accepted under this ballot or known chosen."""
 
     round: int
@@ -116,7 +116,7 @@ class Accepted(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class Missing(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Missing(PaxosMessage, frozen=True, array_like=True, gc=False):
     """The sender follows this ballot, and lacks a slot that was sent to it: `first_position` is the first."""
 
     round: int
@@ -126,20 +126,20 @@ class Missing(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class Chosen(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Chosen(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Everything through `commit_position` is chosen; the leader knows that the receiver accepted it."""
 
     commit_position: int
 
 
-class TimeoutNow(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class TimeoutNow(PaxosMessage, frozen=True, array_like=True, gc=False):
     """The leader of this ballot hands over: the receiver, which accepted all that it proposed, is to stand at once."""
 
     def asks_to_lead(self) -> bool:
         return True
 
 
-class BarrierRequest(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class BarrierRequest(PaxosMessage, frozen=True, array_like=True, gc=False):
     """A read barrier asked of a follower, forwarded to its leader.
 
     Barrier ids begin anew when a process does, so `asker` (drawn at random when the
@@ -150,7 +150,7 @@ class BarrierRequest(PaxosMessage, frozen=True, array_like=True, tag=True, gc=Fa
     barrier_id: int
 
 
-class BarrierAnswer(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
+class BarrierAnswer(PaxosMessage, frozen=True, array_like=True, gc=False):
     """Answer to `BarrierRequest`; position -1 says that the barrier failed."""
 
     asker: int

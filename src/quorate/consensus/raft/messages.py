@@ -17,13 +17,13 @@ MAX_NUMBER = (1 << 62) - 1
 """Terms and positions above this are nonsense: no cluster lives that long, and hard state holds 64 bits."""
 
 
-class RaftMessage(Message, frozen=True, array_like=True, tag=True, gc=False):
+class RaftMessage(Message, frozen=True, array_like=True, tag="raft.{}".format, gc=False):
     """Base of Raft's messages."""
 
     term: int
 
 
-class RequestVote(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class RequestVote(RaftMessage, frozen=True, array_like=True, gc=False):
     """Candidate to voters (thesis figure 3.1).
 
     With `pre_vote` the term is the one that the candidate *would* stand in; nobody's state
@@ -37,7 +37,7 @@ class RequestVote(RaftMessage, frozen=True, array_like=True, tag=True, gc=False)
     transfer: bool = False
 
 
-class Vote(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Vote(RaftMessage, frozen=True, array_like=True, gc=False):
     """Answer to `RequestVote`.  A granted pre-vote echoes the term asked for; all else has the voter's own term."""
 
     granted: bool
@@ -47,7 +47,7 @@ class Vote(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class Append(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Append(RaftMessage, frozen=True, array_like=True, gc=False):
     """Leader to others: entries, heartbeat and probe in one (the thesis' AppendEntries).
 
     `entries` follow the entry at `previous_position`.  `round` is the leader's newest
@@ -65,7 +65,7 @@ class Append(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
         return sum([len(entry.payload) for entry in self.entries])
 
 
-class Appended(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Appended(RaftMessage, frozen=True, array_like=True, gc=False):
     """The sender's log agrees with the leader's, and is durable, through `match_position`."""
 
     round: int
@@ -75,7 +75,7 @@ class Appended(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class AppendRejected(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class AppendRejected(RaftMessage, frozen=True, array_like=True, gc=False):
     """The sender has no entry of the leader's at `rejected_position`.
 
     `hint_position` is the last place where the two logs can agree as far as the sender
@@ -92,20 +92,20 @@ class AppendRejected(RaftMessage, frozen=True, array_like=True, tag=True, gc=Fal
         return True
 
 
-class Commit(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Commit(RaftMessage, frozen=True, array_like=True, gc=False):
     """Everything through `commit_position` is committed; the leader knows that the receiver holds it."""
 
     commit_position: int
 
 
-class TimeoutNow(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class TimeoutNow(RaftMessage, frozen=True, array_like=True, gc=False):
     """The leader of this term hands over: the receiver, which holds its whole log, is to stand at once."""
 
     def asks_to_lead(self) -> bool:
         return True
 
 
-class BarrierRequest(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class BarrierRequest(RaftMessage, frozen=True, array_like=True, gc=False):
     """A read barrier asked of a follower, forwarded to its leader.
 
     Barrier ids begin anew when a process does, so `asker` (drawn at random when the
@@ -116,7 +116,7 @@ class BarrierRequest(RaftMessage, frozen=True, array_like=True, tag=True, gc=Fal
     barrier_id: int
 
 
-class BarrierAnswer(RaftMessage, frozen=True, array_like=True, tag=True, gc=False):
+class BarrierAnswer(RaftMessage, frozen=True, array_like=True, gc=False):
     """Answer to `BarrierRequest`; position -1 says that the barrier failed."""
 
     asker: int

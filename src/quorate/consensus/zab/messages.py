@@ -20,7 +20,7 @@ MAX_NUMBER = (1 << 62) - 1
 """Epochs and positions above this are nonsense: no cluster lives that long, and hard state holds 64 bits."""
 
 
-class ZabMessage(Message, frozen=True, array_like=True, tag=True, gc=False):
+class ZabMessage(Message, frozen=True, array_like=True, tag="zab.{}".format, gc=False):
     """Base of ZAB's messages."""
 
     epoch: int
@@ -39,7 +39,7 @@ class Vote(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     node: NodeId
 
 
-class Notification(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Notification(ZabMessage, frozen=True, array_like=True, gc=False):
     """A vote in an election's `round`.  `looking` is false where the sender follows its choice already."""
 
     round: int
@@ -50,14 +50,14 @@ class Notification(ZabMessage, frozen=True, array_like=True, tag=True, gc=False)
         return True
 
 
-class Leading(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Leading(ZabMessage, frozen=True, array_like=True, gc=False):
     """Answer of an established leader to whoever looks for one."""
 
 
 # --- discovery (paper, phase 1) ----------------------------------------------------------
 
 
-class FollowerInfo(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class FollowerInfo(ZabMessage, frozen=True, array_like=True, gc=False):
     """CEPOCH: the sender wants to follow the receiver, and has accepted `epoch`, from `promised_to` (-1: nobody)."""
 
     promised_to: NodeId
@@ -66,13 +66,13 @@ class FollowerInfo(ZabMessage, frozen=True, array_like=True, tag=True, gc=False)
         return True
 
 
-class NewEpoch(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class NewEpoch(ZabMessage, frozen=True, array_like=True, gc=False):
     """NEWEPOCH: the sender wants to lead `epoch`, or does where it is `established`: its discovery is over."""
 
     established: bool
 
 
-class AckEpoch(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class AckEpoch(ZabMessage, frozen=True, array_like=True, gc=False):
     """ACK-E: the sender accepts no earlier epoch any more; `current_epoch` and zxid say how good its history is."""
 
     current_epoch: int
@@ -86,7 +86,7 @@ class AckEpoch(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
 # --- synchronisation and broadcast (phases 2 and 3) ----------------------------------------
 
 
-class FromLeader(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class FromLeader(ZabMessage, frozen=True, array_like=True, gc=False):
     """Base of what only an established leader says.
 
     It is about the entry with this zxid in the leader's history, and what comes after it.
@@ -98,11 +98,11 @@ class FromLeader(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
     previous_generation: int
 
 
-class Truncate(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
+class Truncate(FromLeader, frozen=True, array_like=True, gc=False):
     """TRUNC: the history of the receiver goes beyond this entry and the leader's does not: forget the rest."""
 
 
-class Diff(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
+class Diff(FromLeader, frozen=True, array_like=True, gc=False):
     """DIFF: a part of the initial history, the entries that were there before the leader's epoch."""
 
     entries: tuple[Entry, ...]
@@ -111,14 +111,14 @@ class Diff(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
         return sum([len(entry.payload) for entry in self.entries])
 
 
-class NewLeader(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
+class NewLeader(FromLeader, frozen=True, array_like=True, gc=False):
     """NEWLEADER: with the opening entry of the epoch the initial history is complete; accept it as a whole."""
 
     entries: tuple[Entry, ...]
     """The opening entry."""
 
 
-class Propose(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
+class Propose(FromLeader, frozen=True, array_like=True, gc=False):
     """PROPOSE: entries of the leader's epoch; and what is committed by now."""
 
     commit_position: int
@@ -128,26 +128,26 @@ class Propose(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
         return sum([len(entry.payload) for entry in self.entries])
 
 
-class Ping(FromLeader, frozen=True, array_like=True, tag=True, gc=False):
+class Ping(FromLeader, frozen=True, array_like=True, gc=False):
     """Heartbeat and probe: no entries.  `round_trip_ms` is what the leader measured (see `timing`)."""
 
     commit_position: int
     round_trip_ms: int = 0
 
 
-class UpToDate(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class UpToDate(ZabMessage, frozen=True, array_like=True, gc=False):
     """UPTODATE (the paper's COMMIT after ACK-LD): the initial history is committed, and all through here."""
 
     commit_position: int
 
 
-class Commit(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Commit(ZabMessage, frozen=True, array_like=True, gc=False):
     """COMMIT: everything through `commit_position`; the leader knows that the receiver holds it."""
 
     commit_position: int
 
 
-class Ack(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class Ack(ZabMessage, frozen=True, array_like=True, gc=False):
     """ACK: the sender's history agrees with the leader's, and is durable, through `position`."""
 
     round: int
@@ -157,11 +157,11 @@ class Ack(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
         return True
 
 
-class AckLeader(Ack, frozen=True, array_like=True, tag=True, gc=False):
+class AckLeader(Ack, frozen=True, array_like=True, gc=False):
     """ACK-LD: the `Ack` of a server that accepted the initial history: the epoch is its current one, durably."""
 
 
-class OutOfSync(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class OutOfSync(ZabMessage, frozen=True, array_like=True, gc=False):
     """The sender has no entry of the leader's at `rejected_position`.
 
     The two histories agree at `hint_position` at most, as far as the sender can tell, whose
@@ -180,18 +180,18 @@ class OutOfSync(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
 # --- handing over, and read barriers -------------------------------------------------------
 
 
-class HandOver(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class HandOver(ZabMessage, frozen=True, array_like=True, gc=False):
     """The leader of this epoch hands over: the receiver, which holds its whole history, is to lead the next."""
 
     def asks_to_lead(self) -> bool:
         return True
 
 
-class TakeOver(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class TakeOver(ZabMessage, frozen=True, array_like=True, gc=False):
     """The leader of this epoch handed over to the sender: follow it without an election."""
 
 
-class BarrierRequest(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class BarrierRequest(ZabMessage, frozen=True, array_like=True, gc=False):
     """A read barrier asked of a follower, forwarded to its leader.
 
     Barrier ids begin anew when a process does, so `asker` (drawn at random when the
@@ -202,7 +202,7 @@ class BarrierRequest(ZabMessage, frozen=True, array_like=True, tag=True, gc=Fals
     barrier_id: int
 
 
-class BarrierAnswer(ZabMessage, frozen=True, array_like=True, tag=True, gc=False):
+class BarrierAnswer(ZabMessage, frozen=True, array_like=True, gc=False):
     """Answer to `BarrierRequest`; position -1 says that the barrier failed."""
 
     asker: int
