@@ -188,6 +188,17 @@ class Core(ServerCore):
         positions = range(max(message.first_position, self.durable_position + 1), message.last_position + 1)
         return all(position not in self._pending for position in positions)
 
+    def accepted_position(self) -> int:
+        """As an acceptor of its own proposals, a leader counts itself through here.
+
+        What it held before it led, it accepts again: that it holds the value durably does not
+        say so, as long as the ballot is not durable, and it could fall back behind a value of a
+        ballot in between.
+        """
+        if self._ballots_changed or self._ballots_ticket > self.persisted_ticket:
+            return min(self.commit_position, self.durable_position)
+        return self.durable_position
+
     # --- the acceptor --------------------------------------------------------------------
 
     def next_ballot(self) -> int:

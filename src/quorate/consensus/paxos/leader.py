@@ -74,7 +74,7 @@ class Leader:
         self._heartbeat_commit = core.commit_position
         """The commit position at the last heartbeat."""
         # What quorums are asked about, this server among the others.
-        self._accepted_positions: dict[NodeId, int] = {core.node_id: core.durable_position}
+        self._accepted_positions: dict[NodeId, int] = {core.node_id: core.accepted_position()}
         self._answered_rounds: dict[NodeId, int] = {core.node_id: 0}
         self._heard_ms: dict[NodeId, int] = {core.node_id: core.now_ms}
         self._peer_by_id: dict[NodeId, Progress] = {}
@@ -314,7 +314,7 @@ class Leader:
     def persisted(self) -> None:
         """The own slots count as far as they are durable."""
         core = self.core
-        self._accepted_positions[core.node_id] = core.durable_position
+        self._accepted_positions[core.node_id] = core.accepted_position()
         self._advance_commit()
 
     def snapshot_sent(self, peer: NodeId, position: int | None) -> None:
@@ -363,9 +363,10 @@ class Leader:
     def _chosen_position(self, position: int) -> int:
         """From `position` on, slot by slot: where slots are accepted out of order, each has acceptors of its own."""
         core = self.core
+        own_position = core.accepted_position()
         while True:
             holders = [progress.peer for progress in self._peers if progress.holds(position + 1)]
-            if position < core.durable_position:
+            if position < own_position:
                 holders.append(core.node_id)
             if not core.quorum.phase_2.is_quorum(holders):
                 return position
