@@ -31,9 +31,8 @@ cannot see is a commit that came too early and that the disks made good before a
 it out.  Who can ask for the commit position on every step (the lab in tests/consensus) calls
 `learn_commit`, and loses nothing.
 
-For protocols to come: Raft and ZAB write logs without holes, which "log matching" asks of
-them; Multi-Paxos accepts out of order and has no entry before, so for it only the first
-half holds, and an entry that is accepted again under a higher ballot is the same entry.
+Raft and ZAB write logs without holes, which "log matching" asks of them.  Multi-Paxos accepts out
+of order, and is watched by `paxos_group`.
 
 Costs are in proportion to what a step brings.  Only elections, restarts and violations walk
 over a log.
@@ -63,7 +62,7 @@ from quorate.consensus.replica import (
     Role,
     SnapshotSent,
 )
-from quorate.quorums import Quorum
+from quorate.quorums import AtLeast, Quorum
 from quorate.simulation.configuration_history import ConfigurationHistory
 from quorate.simulation.durable_records import DurableRecords
 from quorate.simulation.violation import Violation
@@ -109,8 +108,8 @@ class NodeView:
     """That of the log's beginning."""
     counts_by: Configuration
     """The latest configuration that its log held when this step began: what it appends in it counts later."""
-    quorum: Quorum
-    """Of `counts_by`."""
+    quorum: Quorum | AtLeast
+    """Of `counts_by`: who decides about an entry."""
     electors: tuple[Life, ...]
     """Who votes in `counts_by`."""
     incarnation: str

@@ -40,8 +40,13 @@ from quorate.simulation.configuration_history import ChangeCounts
 from quorate.simulation.invariants import Counts, GroupInvariants
 from quorate.simulation.labels import message_label
 from quorate.simulation.mailbox import Delivery, MailboxFaults
+from quorate.simulation.paxos_group import PaxosGroup
+from quorate.simulation.paxos_invariants import EXERCISED as PAXOS_COUNTS
+from quorate.simulation.paxos_invariants import PaxosInvariants
 from quorate.simulation.raft_invariants import RaftInvariants
 from quorate.simulation.violation import Violation
+from quorate.simulation.zab_invariants import EXERCISED as ZAB_COUNTS
+from quorate.simulation.zab_invariants import ZabInvariants
 
 CLOCK_SLACK_S = 0.002
 """A simulated clock goes at half the true speed or faster."""
@@ -50,11 +55,39 @@ CLOCK_SLACK_S = 0.002
 class OwnInvariants(Protocol):
     """What one protocol owes beyond what every protocol does."""
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What a run has exercised of that protocol alone, in its own words."""
+        ...
+
     def stepped(self, node: NodeId, event: Event, effects: Effects, status: Callable[[], Status]) -> None: ...
 
 
-OWN_INVARIANTS: Mapping[str, Callable[[GroupInvariants], OwnInvariants]] = MappingProxyType({"raft": RaftInvariants})
-"""By the protocol's name."""
+Watch: TypeAlias = tuple[GroupInvariants, OwnInvariants]
+"""All that watches one group."""
+
+
+def _watch_raft(voters: Sequence[NodeId]) -> Watch:
+    group = GroupInvariants(voters, CLOCK_SLACK_S)
+    return group, RaftInvariants(group)
+
+
+def _watch_paxos(voters: Sequence[NodeId]) -> Watch:
+    group = PaxosGroup(voters, CLOCK_SLACK_S)
+    return group, PaxosInvariants(group)
+
+
+def _watch_zab(voters: Sequence[NodeId]) -> Watch:
+    group = GroupInvariants(voters, CLOCK_SLACK_S)
+    return group, ZabInvariants(group)
+
+
+WATCHES: Mapping[str, Callable[[Sequence[NodeId]], Watch]] = MappingProxyType(
+    {"raft": _watch_raft, "paxos": _watch_paxos, "zab": _watch_zab}
+)
+"""By the protocol's name, of a group with these first voters."""
+OWN_COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType({"raft": (), "paxos": PAXOS_COUNTS, "zab": ZAB_COUNTS})
+"""By the protocol's name, the names of what it alone counts."""
 
 Receiver: TypeAlias = Callable[[NodeId, list[tuple[int, Message]]], None]
 """`Node.received` of the node that runs: (sender, [(group id, message)])."""
@@ -74,6 +107,7 @@ class Observer:
         note: Note | None = None,
     ) -> None:
         self.groups: dict[int, GroupInvariants] = {}
+        """Those that some node has hosted yet."""
         self._own: dict[int, OwnInvariants] = {}
         self.mailbox = mailbox
         self.note = note
@@ -93,23 +127,14 @@ class Observer:
         clock shows, however much its turn has spent.  `receive` takes messages that the mailbox
         kept for later; it is called on the node's loop, so never after its crash.
         """
-        return MappingProxyType(
-            {
-                name: _observed(protocol, _Start(self, node, iter(tuple(group_ids)), true_s, receive))
-                for name, protocol in PROTOCOLS.items()
-            }
-        )
+        start = _Start(self, node, iter(tuple(group_ids)), true_s, receive)
+        return MappingProxyType({name: _observed(protocol, start) for name, protocol in PROTOCOLS.items()})
 
-    def group(self, group_id: int) -> GroupInvariants:
+    def watch(self, group_id: int, protocol_name: str) -> Watch:
+        """What watches a group that runs on this protocol."""
         if group_id not in self.groups:
-            self.groups[group_id] = GroupInvariants(self._voters, CLOCK_SLACK_S)
-        return self.groups[group_id]
-
-    def own_invariants(self, group_id: int, protocol_name: str) -> OwnInvariants | None:
-        """The protocol's own, where it has any."""
-        if protocol_name in OWN_INVARIANTS and group_id not in self._own:
-            self._own[group_id] = OWN_INVARIANTS[protocol_name](self.group(group_id))
-        return self._own.get(group_id)
+            self.groups[group_id], self._own[group_id] = WATCHES[protocol_name](self._voters)
+        return self.groups[group_id], self._own[group_id]
 
     def damaged(self, node: NodeId) -> None:
         """The node's disk was made to forget what it had synced: what the node recovers next says nothing."""
@@ -133,6 +158,9 @@ class Observer:
         for group in self.groups.values():
             for name, count in (asdict(group.counts) | asdict(group.history.counts)).items():
                 totals[name] += count
+        for own in self._own.values():
+            for name, count in own.counts.items():
+                totals[name] = totals.get(name, 0) + count
         if self.mailbox is not None:
             totals["messages_dropped"] = self.mailbox.dropped
             totals["messages_delayed"] = self.mailbox.delayed
@@ -158,13 +186,13 @@ def _observed(protocol: ConsensusProtocol, start: _Start) -> ConsensusProtocol:
         group_id = next(start.group_ids, None)
         assert group_id is not None, f"node {start.node} builds more groups than it was said to host"
         observer = start.observer
+        watch = observer.watch(group_id, protocol.name)
         if observer.violation is None:
             try:
-                observer.group(group_id).built(start.node, recovered, now_ms, config.initial, config.incarnation)
+                watch[0].built(start.node, recovered, now_ms, config.initial, config.incarnation)
             except Violation as violation:
                 observer.violated(violation)
-        own = observer.own_invariants(group_id, protocol.name)
-        return ObservedReplica(protocol.build(config, recovered, random, now_ms), group_id, own, start)
+        return ObservedReplica(protocol.build(config, recovered, random, now_ms), group_id, watch, start)
 
     return replace(protocol, build=build)
 
@@ -172,7 +200,7 @@ def _observed(protocol: ConsensusProtocol, start: _Start) -> ConsensusProtocol:
 class ObservedReplica:
     """A replica that is watched.  Implements `quorate.consensus.replica.Replica`."""
 
-    def __init__(self, replica: Replica, group_id: int, own: OwnInvariants | None, start: _Start) -> None:
+    def __init__(self, replica: Replica, group_id: int, watch: Watch, start: _Start) -> None:
         self.deadline_ms: Callable[[], int] = replica.deadline_ms
         self.status: Callable[[], Status] = replica.status
         self.configuration: Callable[[], Configuration] = replica.configuration
@@ -180,9 +208,8 @@ class ObservedReplica:
         self.uncommitted_bytes: Callable[[], int] = replica.uncommitted_bytes
         self._replica = replica
         self._observer = start.observer
-        self._group = start.observer.group(group_id)
+        self._group, self._own = watch
         self._group_id = group_id
-        self._own = own
         self._node = start.node
         self._true_s = start.true_s
         self._receive = start.receive
@@ -206,8 +233,7 @@ class ObservedReplica:
             group = self._group
             try:
                 group.stepped(self._node, event, effects, now_ms, self._true_s())
-                if self._own is not None:
-                    self._own.stepped(self._node, event, effects, self.status)
+                self._own.stepped(self._node, event, effects, self.status)
                 if group.is_deposed(self._node):
                     group.check_contact(self._node, self._replica.quorum_contact_ms())
             except Violation as violation:

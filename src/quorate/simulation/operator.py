@@ -109,7 +109,8 @@ class Operator:
     def is_removed(self, node: int) -> bool:
         """Whether the node's present folder was removed from the cluster, as far as any node knew."""
         self.look()
-        view = self._observer.group(CLUSTER_GROUP).views.get(node)
+        group = self._observer.groups.get(CLUSTER_GROUP)
+        view = group.views.get(node) if group is not None else None
         return view is not None and view.incarnation in self._removed
 
     def is_awaited(self, node: int) -> bool:
@@ -247,7 +248,7 @@ class Operator:
 
     def voters(self, group_id: int) -> list[int]:
         """Those of a group, by the latest that was committed; the one that has applied least is first."""
-        voters = self._observer.group(group_id).history.latest.voters
+        voters = self._observer.groups[group_id].history.latest.voters
         return sorted(voters, key=lambda node: self._cluster.applied(node))
 
     # --- the end -----------------------------------------------------------------------------

@@ -61,6 +61,8 @@ class RaftInvariants:
     """Watches a group whose every step `group` has been shown before."""
 
     def __init__(self, group: GroupInvariants) -> None:
+        self.counts: dict[str, int] = {}
+        """All that Raft does, the group counts."""
         self._group = group
         self._committed_position = 0
         """Checked so far."""

@@ -303,7 +303,7 @@ class _Run:
 
     def _has_answered(self) -> bool:
         """No node's replica owes anybody an answer: a client would wait for it until it gives its connection up."""
-        group = self._observer.group(SERVICE_GROUP)
+        group = self._observer.groups[SERVICE_GROUP]
         return not any(group.unanswered_barriers(node) for node in self._members())
 
     def _describe(self) -> str:
