@@ -13,12 +13,8 @@ Nothing follows from anything but the plan: the same plan gives the same `Outcom
 from __future__ import annotations
 
 import gc
-import logging
-import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -41,6 +37,7 @@ from quorate.simulation.store_agreement import StoreAgreement
 from quorate.simulation.trace import FAULTS as FAULTS_PLACE
 from quorate.simulation.trace import Trace
 from quorate.simulation.under_test import ServiceUnderTest
+from quorate.simulation.undisturbed import undisturbed
 from quorate.simulation.violation import Violation
 from quorate.simulation.world import World
 
@@ -121,7 +118,7 @@ def run(plan: Plan, *, record: bool = False, service: ServiceUnderTest | None = 
     `service` stands for a service that is not in `SERVICES`.
     """
     outcome = Outcome(plan)
-    with _undisturbed(record):
+    with undisturbed():
         running = _Run(plan, service or SERVICES[plan.service], record)
         try:
             running.go()
@@ -137,30 +134,6 @@ def run(plan: Plan, *, record: bool = False, service: ServiceUnderTest | None = 
         del running
         gc.collect()
     return outcome
-
-
-@contextmanager
-def _undisturbed(record: bool) -> Iterator[None]:
-    """Keep this process's own affairs out of the run, and the run's out of them.
-
-    The collector would run the `finally` of abandoned coroutines at times that depend on what else the process
-    did.  They run in the end instead, on dead machines, and what they raise then is of no interest.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            # A machine may be killed between the making of a coroutine and its first step.
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            yield
-    finally:
-        logging.disable(level)
-        sys.unraisablehook = hook
-        if was_enabled:
-            gc.enable()
 
 
 class _Run:
