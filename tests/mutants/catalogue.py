@@ -11,6 +11,7 @@ from tests.mutants import (
     etcd_store,
     membership,
     node,
+    paxos,
     raft_elections,
     raft_log,
     reads,
@@ -18,6 +19,7 @@ from tests.mutants import (
     storage,
     transfer,
     two_phase_commit,
+    zab,
     zookeeper_door,
     zookeeper_store,
 )
@@ -36,6 +38,8 @@ ALL: Final[tuple[Mutant, ...]] = (
     *zookeeper_door.MUTANTS,
     *etcd_store.MUTANTS,
     *etcd_door.MUTANTS,
+    *paxos.MUTANTS,
+    *zab.MUTANTS,
     *two_phase_commit.MUTANTS,
 )
 
