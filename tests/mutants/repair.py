@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Change, Mutant
 
 _NODE: Final = "quorate.node.node"
+_FOLDER: Final = "quorate.node.data_folder"
 _ROSTER: Final = "quorate.node.roster"
 _STORE: Final = "quorate.services.cluster.store"
 
@@ -47,9 +48,9 @@ MUTANTS: Final = (
         "a voter is a folder, not a machine: what a lost or damaged one had vouched for is asked of an empty one",
         (
             Change(
-                _NODE,
-                "Identity.open(disk, config.cluster, config.node, self._random_hex(), protocol)",
-                'Identity.open(disk, config.cluster, config.node, f"{config.node:032x}", protocol)',
+                _FOLDER,
+                "Identity.open(disk, config.cluster, config.node, new_incarnation(), ",
+                'Identity.open(disk, config.cluster, config.node, f"{config.node:032x}", ',
             ),
         ),
     ),

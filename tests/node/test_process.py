@@ -27,6 +27,7 @@ from quorate.storage.log import Log
 
 HOST = "10.0.0.1"
 SEGMENT_BYTES = 1 << 16
+SEGMENT = "log/0000000000000001.segment"
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +40,18 @@ BOTH = ("zookeeper", "etcd")
 
 
 def run(
-    disk: SimulatedDisk, meanwhile: Callable[[], None] = lambda: None, services: tuple[str, ...] = ("zookeeper",)
+    disk: SimulatedDisk,
+    meanwhile: Callable[[], None] = lambda: None,
+    services: tuple[str, ...] = ("zookeeper",),
+    protocol: str | None = None,
 ) -> int:
     """Run a cluster of one on a simulated machine; `meanwhile` after it serves, and two seconds later SIGTERM."""
     address = Address(HOST, 3181)
     listen = ListenConfig(address, Address(HOST, 4181), Address(HOST, 2181), Address(HOST, 2379))
     storage = StorageConfig(segment_bytes=SEGMENT_BYTES)
-    config = NodeConfig("paris", 0, Path("unused"), {0: address}, listen, storage=storage, services=services)
+    config = NodeConfig(
+        "paris", 0, Path("unused"), {0: address}, listen, storage=storage, services=services, protocol=protocol
+    )
 
     async def scenario() -> int:
         stopping = asyncio.Event()
@@ -198,6 +204,68 @@ def test_the_services_of_a_cluster_are_those_with_which_it_was_formed(
     assert said in record.getMessage()
     disk.lose_power(Random(1))
     assert run(disk, services=formed_with) == EXIT_OK, "nothing was changed"
+
+
+@pytest.mark.parametrize(
+    ("made_with", "started_with", "said"),
+    [
+        (
+            None,
+            "raft",
+            "cluster=raft,zookeeper=zab, these settings say raft, and a cluster keeps its protocol for good",
+        ),
+        ("paxos", "zookeeper=zab", "say cluster=raft,zookeeper=zab, and a cluster keeps its protocol for good: set "),
+        ("zookeeper=paxos", "zab", 'for good: set protocol = "cluster=raft,zookeeper=paxos"'),
+    ],
+)
+def test_the_protocol_of_a_cluster_is_the_one_with_which_it_was_made(
+    made_with: str | None, started_with: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = SimulatedDisk()
+    assert run(disk, protocol=made_with) == EXIT_OK
+    disk.lose_power(Random(1))
+    # A torn tail: what a start that is not refused would cut.
+    torn = disk.open(SEGMENT)
+    torn.write_at(len(disk.read(SEGMENT).rstrip(b"\0")) + 8, b"torn")
+    torn.sync()
+    before = disk.written_bytes
+    with caplog.at_level(logging.ERROR):
+        assert run(disk, protocol=started_with) == EXIT_WRONG_CONFIGURATION
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    assert disk.written_bytes == before, "it is refused before anything is written"
+
+
+@pytest.mark.parametrize("made_with", [None, "raft", "paxos", "cluster=zab,zookeeper=paxos"])
+def test_settings_that_leave_the_protocol_out_mean_the_one_of_the_folder(made_with: str | None) -> None:
+    disk = SimulatedDisk()
+    assert run(disk, protocol=made_with) == EXIT_OK
+    disk.lose_power(Random(1))
+    assert run(disk) == EXIT_OK
+    disk.lose_power(Random(2))
+    assert run(disk, protocol=made_with) == EXIT_OK, "it is as it was"
+
+
+def test_a_folder_that_is_set_aside_leaves_its_protocol_behind() -> None:
+    disk = SimulatedDisk()
+    identity = Identity.open(disk, "paris", 0, "0" * 32, "paxos")
+    identity.form("c" * 32, {0: "0" * 32, 1: "1" * 32})
+    identity.remember_members({0: f"{HOST}:3181", 1: "10.0.0.2:3181"}, [0, 1])
+    assert run(disk) == EXIT_OK, "its log is gone, and another member can refill it"
+    assert "damaged-1" in disk.list("")
+    again = Identity.load(disk)
+    assert again is not None
+    assert (again.protocol, again.cluster_id) == ("paxos", "")
+
+
+def test_a_folder_of_no_cluster_yet_may_be_given_another_protocol() -> None:
+    disk = SimulatedDisk()
+    Identity.open(disk, "paris", 0, "0" * 32, "paxos")
+    Log.open(disk, segment_bytes=SEGMENT_BYTES)[0].close()
+    assert run(disk, protocol="zab") == EXIT_OK
+    identity = Identity.load(disk)
+    assert identity is not None
+    assert identity.protocol == "zab"
 
 
 def test_a_group_in_the_log_tells_of_its_service_before_the_members_do(caplog: pytest.LogCaptureFixture) -> None:

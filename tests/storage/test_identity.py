@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+import msgspec
 import pytest
+from google_crc32c import value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +136,24 @@ def test_another_format_is_named(version: int) -> None:
     disk.open(FILE_NAME, create=True).write_at(0, content)
     with pytest.raises(IdentityMismatch, match=f"format {version}; this version of Quorate reads formats 2 and 3"):
         Identity.load(disk)
+
+
+def test_a_folder_of_a_time_with_one_protocol_runs_on_that() -> None:
+    disk = SimulatedDisk()
+    identity = Identity.open(disk, "paris", 3, OWN, "zab")
+    identity.form(CLUSTER, {3: OWN})
+    content = msgspec.json.decode(disk.read(FILE_NAME))["identity"]
+    del content["protocol"]
+    old = msgspec.json.encode({**content, "format": 2})
+    file = b'{"crc32c": %d, "identity": %b}' % (value(old), old)
+    there = disk.open(FILE_NAME)
+    there.truncate(0)
+    there.write_at(0, file)
+    again = reloaded(disk)
+    assert (again.protocol, again.incarnation, again.cluster_id, again.formation) == ("raft", OWN, CLUSTER, {3: OWN})
+    again.remember_members({3: "a:1"}, [3])
+    last = reloaded(disk)
+    assert (last.protocol, last.cluster_id, last.addresses) == ("raft", CLUSTER, {3: "a:1"})
 
 
 def test_an_edited_file_is_damaged() -> None:

@@ -34,19 +34,20 @@ from quorate.net.listener import PeerListener
 from quorate.net.transfer import DoubtfulSnapshot, Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.node.admin import AdminListener, AdminPages, observing_pages
 from quorate.node.config import NO_ADDRESS, SERVICE_GROUPS, WILDCARD_HOSTS, NodeConfig
+from quorate.node.data_folder import open_folder
 from quorate.node.driver import Driver
 from quorate.node.environment import Environment
 from quorate.node.group import ReplicatedGroup
 from quorate.node.metrics import MetricsPage
 from quorate.node.neighbours import Neighbours
 from quorate.node.operations import Operations
-from quorate.node.protocols import CLUSTER_SERVICE, protocol_text, protocols_for
+from quorate.node.protocols import CLUSTER_SERVICE
 from quorate.node.recovery import apply_entries
 from quorate.node.room import CLUSTER_GROUP, DiskRoom
 from quorate.node.roster import Roster, Standing
 from quorate.node.self_watch import SelfWatch
 from quorate.node.snapshot_header import read_header
-from quorate.node.snapshotting import DamagedData, Snapshotter
+from quorate.node.snapshotting import Snapshotter
 from quorate.node.steering import Steering
 from quorate.node.wire import (
     Forward,
@@ -65,8 +66,7 @@ from quorate.services.cluster.door import ClusterDoor
 from quorate.services.cluster.store import ClusterStore
 from quorate.services.interface import DoorConfig, Service
 from quorate.storage.disk import File
-from quorate.storage.identity import Identity, IdentityMismatch
-from quorate.storage.log import Log
+from quorate.storage.identity import IdentityMismatch
 from quorate.storage.set_aside import was_set_aside
 from quorate.storage.snapshots import SnapshotInfo, Snapshots
 from quorate.storage.sync_policy import SyncPolicy
@@ -115,28 +115,11 @@ class Node:
         self._link_ms = 0
 
         disk = environment.disk
-        known = Identity.load(disk)
-        if known is not None:
-            # Before anything is written, be it a torn tail that is cut.
-            known.check(config.cluster, config.node)
-        by_service = protocols_for(known, config.protocol, [hosted.service.name for hosted in services])
-        protocol = protocol_text(by_service)
-        self._snapshots = Snapshots(disk)
-        self._log, recovery = Log.open(disk, segment_bytes=config.storage.segment_bytes)
-        if known is not None and recovery.fresh:
-            raise DamagedData("this data folder has been in use, but its log is gone: what the node voted is forgotten")
-        if known is None and recovery.groups:
-            raise DamagedData(
-                "the log belongs to a node, but its identity is gone: of which cluster it is, nobody knows"
-            )
-        # Only now, so that a first start which is cut short leaves no identity without a log.
-        self._identity = Identity.open(disk, config.cluster, config.node, self._random_hex(), protocol)
-        if recovery.torn is not None:
-            torn = recovery.torn
-            _log.warning("cut a torn tail of %d bytes from %s at offset %d", torn.bytes_cut, torn.file, torn.offset)
-        self._recovered = recovery.groups
         services_by_group = {at.group_id: at.service.name for at in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
-        self._protocols = {group: protocols[by_service[service]] for group, service in services_by_group.items()}
+        folder = open_folder(disk, config, services_by_group.values(), self._random_hex)
+        self._identity, self._log, self._recovered = folder.identity, folder.log, folder.recovered
+        self._protocols = {group: protocols[folder.protocols[name]] for group, name in services_by_group.items()}
+        self._snapshots = Snapshots(disk)
         self.members = ClusterStore()
         """Who belongs to the cluster, as far as this node has applied it."""
         self._roster = Roster(

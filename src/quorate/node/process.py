@@ -104,7 +104,7 @@ async def run_on(config: NodeConfig, disk: Disk, stopping: asyncio.Event) -> int
         _log.error("cannot start: %s", error)
         return EXIT_WRONG_CONFIGURATION
     try:
-        node = await start_node(config, disk, lambda: Node(config, environment, services))
+        node = await start_node(config, disk, lambda settings: Node(settings, environment, services))
     except (*DAMAGED, *_MISFIT, *_REFUSED_BY_SYSTEM) as error:
         return _explain("cannot start", error)
     gc.collect()

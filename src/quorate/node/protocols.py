@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from quorate.storage.identity import FIRST_PROTOCOL, Identity, IdentityMismatch
-
 PROTOCOL_NAMES: Final = ("raft", "paxos", "zab")
 EXAMPLE: Final = "etcd=paxos,zookeeper=zab"
 
@@ -25,7 +23,10 @@ CLUSTER_SERVICE: Final = "cluster"
 DEFAULT_PROTOCOLS: Final[Mapping[str, str]] = MappingProxyType(
     {CLUSTER_SERVICE: "raft", "etcd": "raft", "zookeeper": "zab"}
 )
-"""What each service runs on where nothing else was said: as the systems do whose clients it serves."""
+"""What a service runs on where nothing else was said: as the system does whose clients it serves."""
+
+DEFAULT_PROTOCOL: Final = "raft"
+"""Of a service that is not among them."""
 
 
 def protocols_of(text: str | None, services: Iterable[str]) -> dict[str, str]:
@@ -36,7 +37,7 @@ def protocols_of(text: str | None, services: Iterable[str]) -> dict[str, str]:
     """
     served = sorted({*services, CLUSTER_SERVICE})
     if text is None:
-        return {service: DEFAULT_PROTOCOLS.get(service, FIRST_PROTOCOL) for service in served}
+        return {service: DEFAULT_PROTOCOLS.get(service, DEFAULT_PROTOCOL) for service in served}
     if "=" not in text:
         return dict.fromkeys(served, _checked(text.strip()))
     named: dict[str, str] = {}
@@ -49,7 +50,7 @@ def protocols_of(text: str | None, services: Iterable[str]) -> dict[str, str]:
         if service in named:
             raise ValueError(f"{service} is named twice")
         named[service] = _checked(name)
-    return {service: named.get(service) or DEFAULT_PROTOCOLS.get(service, FIRST_PROTOCOL) for service in served}
+    return {service: named.get(service) or DEFAULT_PROTOCOLS.get(service, DEFAULT_PROTOCOL) for service in served}
 
 
 def protocols_in(text: str, services: Iterable[str]) -> dict[str, str]:
@@ -61,26 +62,6 @@ def protocols_in(text: str, services: Iterable[str]) -> dict[str, str]:
         return dict.fromkeys(services, _checked(text))
     named = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
     return {service: _checked(named[service]) for service in services if service in named}
-
-
-def protocols_for(identity: Identity | None, wanted: str | None, services: Iterable[str]) -> dict[str, str]:
-    """Service -> protocol on a node with this data folder, whose settings say what `protocols_of` takes.
-
-    A cluster keeps what it was made with, be that what the settings say, or left out there.
-    Raises IdentityMismatch where they say something else.  Of services that the folder's
-    cluster does not have, or not any more, nothing is said here.
-    """
-    served = [*services, CLUSTER_SERVICE]
-    chosen = protocols_of(wanted, services)
-    if identity is None or not identity.cluster_id:
-        return chosen
-    made_with = protocols_in(identity.protocol, served)
-    if wanted is not None and any(chosen[service] != name for service, name in made_with.items()):
-        raise IdentityMismatch(
-            f"the cluster of this data folder was made with the protocol {identity.protocol}, these settings say "
-            f'{protocol_text(chosen)}, and a cluster keeps its protocol for good: set protocol = "{identity.protocol}"'
-        )
-    return chosen | made_with
 
 
 def protocol_text(protocols: Mapping[str, str]) -> str:

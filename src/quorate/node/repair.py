@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from quorate.consensus.records import InvalidState
 from quorate.node.config import NodeConfig
@@ -25,18 +26,20 @@ _log = logging.getLogger(__name__)
 DAMAGED = (CorruptLog, CorruptSnapshot, DamagedData, DamagedIdentity, InvalidState)
 
 
-async def start_node(config: NodeConfig, disk: Disk, make: Callable[[], Node]) -> Node:
+async def start_node(config: NodeConfig, disk: Disk, make: Callable[[NodeConfig], Node]) -> Node:
     """Make a node and start it; where its folder is damaged, set that aside and do so with an empty one.
 
+    `make` gets the settings; where they leave the protocol out, that of the folder that was set aside stays.
     Raises what is damaged where this is the only voter, which nobody could refill; and
     whatever else `Node` and `Node.start` raise.
     """
     others = other_members(config, disk)
     refillable, begins_anew = can_be_refilled(config, disk), False
+    identity = _identity(disk)
     while True:
         node: Node | None = None
         try:
-            node = make()
+            node = make(config)
             if begins_anew:
                 node.remember_addresses(others)
             await node.start()
@@ -47,6 +50,8 @@ async def start_node(config: NodeConfig, disk: Disk, make: Callable[[], Node]) -
             if not refillable:
                 raise
             folder, begins_anew = set_aside(disk, str(error)), True
+            if identity is not None and config.protocol is None:
+                config = replace(config, protocol=identity.protocol)
             _log.error(
                 "damaged data: %s; it was set aside in %s, and this node begins anew: the others let it in as a "
                 "learner, fill it, and have it vote again (docs/operations.md)",

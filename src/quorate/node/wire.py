@@ -137,7 +137,7 @@ class FrameReader:
     def read(self, body: bytes) -> list[tuple[int, Message]]:
         """(group, message) each; of groups that are not here anything may come.
 
-        Raises msgspec.DecodeError, UnicodeDecodeError and FrameError: whoever sent it is not of this cluster, or broken.
+        Raises msgspec.DecodeError, UnicodeDecodeError and FrameError, for which the connection is cut.
         """
         items = self._decode(body)
         types = self._types

@@ -138,10 +138,9 @@ class SimulatedCluster:
         pace = ApplyPace(commands=COMMANDS_APPLIED_AT_ONCE, entry_s=0.0)
         environment = Environment(self.disks[node], machine.wall_ms, machine.clock, random, watch_loop=False, pace=pace)
         hosted = HostedService(SERVICE_GROUP, self._service(node), host_of(node), CLIENT_PORT)
-        config = self.config(node)
         attempts: list[int] = []
 
-        def make() -> Node:
+        def make(config: NodeConfig) -> Node:
             if attempts and self.on_set_aside is not None:
                 self.on_set_aside(node, self._newest_reason(node))
             attempts.append(node)
@@ -149,7 +148,7 @@ class SimulatedCluster:
             began.failed.add_done_callback(lambda failed: self._failed(node, machine, failed.result(), served=True))
             return began
 
-        await start_node(config, self.disks[node], make)
+        await start_node(self.config(node), self.disks[node], make)
 
     def _started(self, node: int, machine: Machine, task: asyncio.Task[None]) -> None:
         if self.starting.get(node) is task:
