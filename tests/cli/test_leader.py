@@ -87,9 +87,9 @@ def test_transfer_of_every_group(groups: Groups) -> None:
     said = re.sub(r"[0-9]\.[0-9]{2} s", "T s", result.output).splitlines()
     assert said == [
         "node 2 holds everything",
-        "zookeeper: node 0 led, node 2 leads now (generation 4), after T s",
+        "zookeeper: node 0 led, node 2 leads now (term 4), after T s",
         "node 2 holds everything",
-        "cluster: node 1 led, node 2 leads now (generation 6), after T s",
+        "cluster: node 1 led, node 2 leads now (term 6), after T s",
     ]
 
 

@@ -52,6 +52,26 @@ def test_two_services_are_told_apart() -> None:
     }
 
 
+def test_each_service_has_its_leadership_in_its_own_protocols_words() -> None:
+    def status(node: int, admins: list[str]) -> Any:
+        said = with_etcd(status_of(node, admins), leader=2)
+        for group, leadership in zip(said["groups"], ("epoch 3", "ballot 7.2", "term 3"), strict=True):
+            group["leadership"] = leadership
+        return {**said, "protocol": "cluster=raft,etcd=paxos,zookeeper=zab"}
+
+    with cluster(status) as admins:
+        lines = ask(admins[1]).output.splitlines()
+    assert lines[0] == (
+        "cluster lab (3 nodes, cluster=raft,etcd=paxos,zookeeper=zab): "
+        "node 0 leads zookeeper in epoch 3, node 2 leads etcd in ballot 7.2"
+    )
+    assert lines[2].split()[3] == "epoch/ballot"
+    assert [line.split()[1:4] for line in lines[3:] if line.startswith("2")] == [
+        ["zookeeper", "follower", "3"],
+        ["etcd", "leader", "7.2"],
+    ]
+
+
 def test_one_of_two_services_without_a_leader_is_no_quorum() -> None:
     with cluster(lambda node, admins: with_etcd(status_of(node, admins), leader=None)) as admins:
         result = ask(admins[1])

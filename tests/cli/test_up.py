@@ -180,7 +180,9 @@ def test_a_port_of_a_service_that_is_off_does_not_matter(tmp_path: Path, taken: 
 
 def led_by(**leaders: int | None) -> dict[str, Agreement | None]:
     """In term 3."""
-    return {service: None if node is None else Agreement(node, 3, ready=True) for service, node in leaders.items()}
+    return {
+        service: None if node is None else Agreement(node, 3, True, ("term", "3")) for service, node in leaders.items()
+    }
 
 
 def test_what_is_new_of_the_leaders() -> None:

@@ -74,10 +74,17 @@ class GroupStatus(msgspec.Struct, frozen=True):
     ready: bool
     commit_position: int
     applied_position: int
+    leadership: str = ""
+    """The generation in the protocol's own words; empty from a node that knows one protocol only."""
     snapshot_bytes: int = 0
     voters: tuple[int, ...] = ()
     old_voters: tuple[int, ...] = ()
     """Not empty while one set of voters takes over from the other: both must decide."""
+
+    def in_own_words(self) -> tuple[str, str]:
+        """The leadership that the node follows: what the protocol calls it, and which it is."""
+        word, _, number = (self.leadership or f"term {self.generation}").partition(" ")
+        return word, number
 
 
 class NodeStatus(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quorate.cli.admin import (
@@ -45,6 +45,8 @@ class Agreement:
     leader: int
     generation: int
     ready: bool
+    term: tuple[str, str]
+    """The generation in the protocol's own words, as in ("term", "7")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class ClusterView:
                 continue
             followers = [node for node, g in groups if g.leader == leader and g.generation == led.generation]
             if quorum(led).is_quorum(followers):
-                return Agreement(leader, led.generation, led.ready)
+                return Agreement(leader, led.generation, led.ready, led.in_own_words())
         return None
 
     def voters(self) -> tuple[int, ...]:
@@ -106,6 +108,11 @@ class ClusterView:
             for group in status.groups:
                 highest[group.group] = max(highest.get(group.group, 0), group.commit_position)
         return highest
+
+
+def heading_of(words: Iterable[str]) -> str:
+    """Of a column with generations: each protocol's own word."""
+    return "/".join(dict.fromkeys(words)) or "term"
 
 
 def quorum(group: GroupStatus) -> Quorum:

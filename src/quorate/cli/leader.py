@@ -11,7 +11,7 @@ import click
 
 from quorate.cli.admin import NoAnswer, Verdict, reachable
 from quorate.cli.changes import ask, check_verdict
-from quorate.cli.cluster_view import Agreement, ClusterView, admins_of, quorum, view_cluster, view_members
+from quorate.cli.cluster_view import Agreement, ClusterView, admins_of, heading_of, quorum, view_cluster, view_members
 from quorate.cli.endpoints import command_line, endpoint_option, no_node_answers
 from quorate.cli.errors import EXIT_FAILURE, CommandError
 from quorate.cli.tables import render_table
@@ -51,8 +51,9 @@ def list_leaders(endpoints: list[Address]) -> None:
         admin = next(node.admin for node in view.nodes if node.node == agreement.leader)
         ready = "yes" if agreement.ready else "no"
         followed = _followed(view, group, agreement)
-        rows.append([service, f"node {agreement.leader}", str(agreement.generation), ready, followed, str(admin)])
-    term = "term" if view.statuses()[0].protocol == "raft" else "generation"
+        rows.append([service, f"node {agreement.leader}", agreement.term[1], ready, followed, str(admin)])
+    agreements = [view.agreement(group) for group in names]
+    term = heading_of(agreement.term[0] for agreement in agreements if agreement is not None)
     click.echo(
         render_table(["service", "leader", term, "ready", "followed by", "admin"], rows, right=frozenset({term}))
     )
@@ -149,7 +150,7 @@ async def _hand_over(
             raise CommandError(f"{service}: {leads} after {timeout_s:g} s. Nothing is lost; `{look}` shows who leads.")
         await asyncio.sleep(POLL_S)
     click.echo(
-        f"{service}: node {before.leader} led, node {after.leader} leads now (generation {after.generation}), "
+        f"{service}: node {before.leader} led, node {after.leader} leads now ({' '.join(after.term)}), "
         f"after {time.monotonic() - started_s:.2f} s"
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 
 from quorate.cli.admin import NoAnswer
-from quorate.cli.cluster_view import CLUSTER_GROUP, ClusterView, NodeView, view_cluster
+from quorate.cli.cluster_view import CLUSTER_GROUP, ClusterView, NodeView, heading_of, view_cluster
 from quorate.cli.endpoints import endpoint_option, no_node_answers
 from quorate.cli.errors import EXIT_FAILURE
 from quorate.cli.tables import render_table, show_bytes
@@ -27,7 +27,8 @@ Examples:
 Columns:
   role        leader, follower, candidate; a learner gets everything and decides nothing;
               a node that is forming or joining is not let in yet (what it waits for is said below)
-  term        the leadership in which the node is; all nodes of a healthy cluster agree
+  term        the leadership in which the node is, by the protocol's own word (Raft: term, ZAB: epoch,
+              Paxos: ballot, as round.node); all nodes of a healthy cluster agree
   committed   position in the log up to which a majority holds the entries, as far as the node knows
   applied     position up to which the node's own data contains them
   lag         how far `applied` is behind the highest `committed` of all nodes
@@ -77,9 +78,9 @@ def as_text(view: ClusterView) -> str:
     if not statuses:
         return "no node answers any more"
     first = statuses[0]
-    # Generation is the word common to all protocols; people know each protocol's own.
-    term = "term" if first.protocol == "raft" else "generation"
     services = [*view.leaders()]
+    groups = [group for status in statuses for group in status.groups if group.group != CLUSTER_GROUP]
+    term = heading_of(group.in_own_words()[0] for group in groups)
     heads = ["node", "service", "role", term, "committed", "applied", "lag", "log", "snapshot", "clients", "admin"]
     rows = [row for node in view.nodes for row in _rows(node, view.highest_commits())]
     if len(services) < 2:
@@ -87,13 +88,13 @@ def as_text(view: ClusterView) -> str:
         heads[heads.index("clients")] = services[0] if services else "clients"
         rows = [row[:1] + row[2:] for row in rows]
     right = frozenset({term, "committed", "applied", "lag", "log", "snapshot"})
-    lines = [_headline(view, first.cluster, first.protocol, term), "", render_table(heads, rows, right=right)]
+    lines = [_headline(view, first.cluster, first.protocol), "", render_table(heads, rows, right=right)]
     if problems := list(_problems(view)):
         lines += ["", *problems]
     return "\n".join(lines)
 
 
-def _headline(view: ClusterView, cluster: str, protocol: str, term: str) -> str:
+def _headline(view: ClusterView, cluster: str, protocol: str) -> str:
     count = len(view.nodes)
     voters = len(view.voters())
     nodes = f"{count} node{'s' if count > 1 else ''}"
@@ -109,7 +110,7 @@ def _headline(view: ClusterView, cluster: str, protocol: str, term: str) -> str:
         verdict = f"NO QUORUM{where}: no leader is followed by {majority}"
     else:
         verdict = ", ".join(
-            f"node {led.leader} leads{f' {service}' if len(leaders) > 1 else ''} in {term} {led.generation}"
+            f"node {led.leader} leads{f' {service}' if len(leaders) > 1 else ''} in {' '.join(led.term)}"
             f"{'' if led.ready else ', not ready for requests yet'}"
             for service, led in leaders.items()
             if led is not None
@@ -151,7 +152,7 @@ def _rows(view: NodeView, highest: dict[int, int]) -> list[list[str]]:
             str(status.node),
             group.service,
             group.role,
-            str(group.generation),
+            group.in_own_words()[1],
             f"{group.commit_position:,}",
             f"{group.applied_position:,}",
             f"{highest[group.group] - group.applied_position:,}",

@@ -355,7 +355,7 @@ def news(before: Mapping[str, Agreement | None], now: Mapping[str, Agreement | N
             if was is not None:
                 yield f"no leader{what and f' of{what}'} is followed by a majority of the voters"
         elif was is None or (was.leader, was.generation) != (led.leader, led.generation):
-            yield f"node {led.leader} leads{what} now (term {led.generation})"
+            yield f"node {led.leader} leads{what} now ({' '.join(led.term)})"
 
 
 def introduction(data: Path, configs: Sequence[NodeConfig], view: ClusterView, supervisor: Supervisor) -> str:

@@ -357,5 +357,7 @@ class ConsensusProtocol:
     """
     generation_of: Callable[[bytes | None], int]
     """The generation that a saved hard state has reached, 0 without one.  Raises InvalidState."""
+    describe_generation: Callable[[int], str]
+    """A generation in the protocol's own words, a word and a number: "term 7"."""
     state_at: Callable[[int], bytes]
     """A hard state that has reached the generation and promised nobody anything: for a cluster made of a backup."""

@@ -10,6 +10,7 @@ from typing import Any
 from quorate.consensus.membership import PREFIX
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import (
+    ConsensusProtocol,
     Effects,
     Leadership,
     Message,
@@ -40,6 +41,7 @@ class ReplicatedGroup:
         self,
         group_id: int,
         service_name: str,
+        protocol: ConsensusProtocol,
         node_id: NodeId,
         boot: int,
         host: GroupHost,
@@ -52,6 +54,7 @@ class ReplicatedGroup:
     ) -> None:
         self.group_id = group_id
         self.service_name = service_name
+        self.protocol = protocol
         self.node_id = node_id
         self.random = random
         self.replica = replica
@@ -129,9 +132,11 @@ class ReplicatedGroup:
         return {
             "group": self.group_id,
             "service": self.service_name,
+            "protocol": self.protocol.name,
             "role": status.role.value,
             "leader": status.leader,
             "generation": status.generation,
+            "leadership": self.protocol.describe_generation(status.generation),
             "ready": status.ready,
             "words": status.words,
             "voters": list(status.voters),

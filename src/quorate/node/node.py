@@ -214,13 +214,15 @@ class Node:
         )
         recovered = self._recovered.get(group_id, Recovered())
         random = self._environment.random
+        protocol = self._protocols[group_id]
         return ReplicatedGroup(
             group_id,
             name,
+            protocol,
             config.node,
             random.getrandbits(63),
             self._host,
-            self._protocols[group_id].build(replica_config, recovered, random, self._driver.now_ms()),
+            protocol.build(replica_config, recovered, random, self._driver.now_ms()),
             store,
             random,
             config.limits.hold_ms,

@@ -118,7 +118,10 @@ Where this differs from the papers, and why
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quorate.consensus.membership import Configuration
+from quorate.consensus.paxos.ballots import describe
 from quorate.consensus.paxos.hard_state import generation_of, state_at
 from quorate.consensus.paxos.messages import AnyMessage
 from quorate.consensus.paxos.replica import PaxosReplica
@@ -127,7 +130,12 @@ from quorate.consensus.replica import ConsensusProtocol, RandomSource, Replica, 
 from quorate.quorums import Flexible, Nobody, PhasedQuorum
 
 PROTOCOL = ConsensusProtocol(
-    name="paxos", message_type=AnyMessage, build=PaxosReplica, generation_of=generation_of, state_at=state_at
+    name="paxos",
+    message_type=AnyMessage,
+    build=PaxosReplica,
+    generation_of=generation_of,
+    describe_generation=describe,
+    state_at=state_at,
 )
 
 
@@ -144,6 +152,4 @@ def flexible(phase_1_size: int, phase_2_size: int) -> ConsensusProtocol:
     def build(config: ReplicaConfig, recovered: Recovered, random: RandomSource, now_ms: int) -> Replica:
         return PaxosReplica(config, recovered, random, now_ms, quorum_of)
 
-    return ConsensusProtocol(
-        name="paxos", message_type=AnyMessage, build=build, generation_of=generation_of, state_at=state_at
-    )
+    return replace(PROTOCOL, build=build)

@@ -30,3 +30,8 @@ def owner_of(ballot: int) -> NodeId:
 
 def round_of(ballot: int) -> int:
     return ballot // NODES
+
+
+def describe(ballot: int) -> str:
+    """For people, as round and node."""
+    return f"ballot {round_of(ballot)}.{owner_of(ballot)}"

@@ -121,5 +121,10 @@ from quorate.consensus.raft.replica import RaftReplica
 from quorate.consensus.replica import ConsensusProtocol
 
 PROTOCOL = ConsensusProtocol(
-    name="raft", message_type=AnyMessage, build=RaftReplica, generation_of=generation_of, state_at=state_at
+    name="raft",
+    message_type=AnyMessage,
+    build=RaftReplica,
+    generation_of=generation_of,
+    describe_generation="term {}".format,
+    state_at=state_at,
 )

@@ -155,5 +155,10 @@ from quorate.consensus.zab.messages import AnyMessage
 from quorate.consensus.zab.replica import ZabReplica
 
 PROTOCOL = ConsensusProtocol(
-    name="zab", message_type=AnyMessage, build=ZabReplica, generation_of=generation_of, state_at=state_at
+    name="zab",
+    message_type=AnyMessage,
+    build=ZabReplica,
+    generation_of=generation_of,
+    describe_generation="epoch {}".format,
+    state_at=state_at,
 )
