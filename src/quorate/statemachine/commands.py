@@ -39,13 +39,14 @@ class Call:
 
 
 class CommandCodec:
-    """The commands of one class."""
+    """The commands of one class, or other methods of it."""
 
-    def __init__(self, machine: type[StateMachine]) -> None:
+    def __init__(self, machine: type[StateMachine], methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
         """Raises TypeError where a command's parameters are not ones that every node would understand alike."""
         self._class = machine.__name__
         self._commands = {
-            name: _Command(f"{machine.__name__}.{name}", method) for name, method in commands_of(machine).items()
+            name: _Command(f"{machine.__name__}.{name}", method)
+            for name, method in (commands_of(machine) if methods is None else methods).items()
         }
         self._encoder = msgspec.msgpack.Encoder()
         self._head = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])

@@ -13,17 +13,10 @@ from typing import Final, cast
 
 from quorate.consensus.replica import RandomSource
 from quorate.simulation.own.wire import REPLY_HEAD, BadFrame, Frames, Status, encode_request
+from quorate.statemachine.errors import OutcomeUnknown, Refused
 
 CONNECT_LIMIT_S: Final = 1.0
 """For one server.  Then the next one is tried."""
-
-
-class Refused(Exception):
-    """The command was certainly not applied, and never will be."""
-
-
-class OutcomeUnknown(Exception):
-    """The command may have been applied, or may yet be, at any later time."""
 
 
 class StateMachineClient:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from quorate.checking.history import JsonValue, Operation
 from quorate.simulation.machine import Machine
-from quorate.simulation.own.client import Refused
+from quorate.statemachine.errors import Refused
 
 
 class Note(Protocol):

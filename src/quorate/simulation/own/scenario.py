@@ -24,6 +24,7 @@ from quorate.simulation.services import SERVICES
 from quorate.simulation.store_agreement import StoreAgreement
 from quorate.simulation.under_test import WatchedService
 from quorate.simulation.violation import Violation
+from quorate.statemachine.machine import StateMachine as ReplicatedClass
 
 
 class ClientWorld:
@@ -74,7 +75,7 @@ class Scenario:
     """What each client does, until `world.stopping`."""
     finish: Client | None = None
     """Run once, alone, when all clients have ended and all faults are over."""
-    state_machine: Callable[[], StateMachine] | None = None
+    state_machine: Callable[[], StateMachine | ReplicatedClass] | None = None
     """What the clients talk to; None for Quorate's ZooKeeper service."""
     model: Model | None = None
     """The operations must be linearizable as those of this object."""

@@ -23,9 +23,11 @@ from typing import Final, NoReturn, Protocol
 from quorate.consensus.replica import NodeId
 from quorate.services.interface import Service, StoreLoader
 from quorate.simulation.own.door import StateMachineDoor
+from quorate.simulation.own.replicated import of_bytes
 from quorate.simulation.own.wire import describe
 from quorate.simulation.store_agreement import StoreAgreement
 from quorate.simulation.violation import Violation
+from quorate.statemachine.machine import StateMachine as ReplicatedClass
 
 SLICE_BYTES: Final = 1 << 16
 HEAD: Final = Struct(">QQ")
@@ -243,9 +245,9 @@ class _Loader:
 class StateMachineUnderTest:
     """`quorate.simulation.under_test.WatchedService`; one of these belongs to one run."""
 
-    def __init__(self, create: Callable[[], StateMachine]) -> None:
+    def __init__(self, create: Callable[[], StateMachine | ReplicatedClass]) -> None:
         self.name = "statemachine"
-        self._create = create
+        self._create = of_bytes(create)
         self._replicas: Replicas | None = None
 
     def service(self, node: NodeId, agreement: StoreAgreement) -> Service:

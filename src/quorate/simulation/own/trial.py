@@ -21,6 +21,7 @@ from quorate.simulation.own.statemachine import StateMachine
 from quorate.simulation.plan import Outcome, Plan, problem_of
 from quorate.simulation.run import Options, draw_plan, run
 from quorate.simulation.shrink import Progress, shrink_on
+from quorate.statemachine.machine import StateMachine as ReplicatedClass
 
 DIAGRAM_WIDTH: Final = 120
 SHOWN_INJECTIONS: Final = 30
@@ -44,7 +45,7 @@ class Simulate:
         client: Client,
         *,
         finish: Client | None = None,
-        state_machine: Callable[[], StateMachine] | None = None,
+        state_machine: Callable[[], StateMachine | ReplicatedClass] | None = None,
         model: str | Model | None = None,
         check: Check | None = None,
         seeds: int | Iterable[int] = 20,
