@@ -35,7 +35,7 @@ def test_every_invariant_holds_on_a_walk(nodes: int, seeds: int, steps: int, cli
     walks = [explore(nodes, seed, steps) for seed in range(climate, seeds * len(CLIMATES), len(CLIMATES))]
     # A walk that elects nobody and commits nothing would check nothing.
     assert sum(walk.invariants.leaderships for walk in walks) >= 2
-    assert sum(len(walk.invariants.committed) for walk in walks) >= 12
+    assert sum(len(walk.invariants.committed) for walk in walks) >= 6
     assert not CLIMATES[climate].change or sum(walk.invariants.changes for walk in walks) >= 4
 
 

@@ -77,7 +77,10 @@ Where this differs from the paper, and why
    nobody's state, and who follows a living leader takes no part, so a server that lost
    touch neither raises the epoch nor deposes a leader; the leader answers it, and it comes
    back.  So nothing need be waited for either: a server whose leader's connection closed
-   looks at once (`PeerLost`), and a false hint costs a round trip.
+   looks at once (`PeerLost`), and a false hint costs a round trip.  Votes are passed on, so
+   where links are cut a server may be the best of all and out of touch with its voters:
+   who found no quorum stands aside for the next elections (`Vote.aside`), behind others
+   with as good a history, or those that reach a quorum would never be found.
 4. *Check-quorum*: a leader that has not heard from a quorum for an election timeout looks
    again.  A server whose accepted epoch is ahead of the leader's (it accepted that of a
    discovery that failed) could not come back: its CEPOCH makes the leader look again, and
@@ -160,5 +163,6 @@ PROTOCOL = ConsensusProtocol(
     build=ZabReplica,
     generation_of=generation_of,
     describe_generation="epoch {}".format,
+    leaves_holes=False,
     state_at=state_at,
 )

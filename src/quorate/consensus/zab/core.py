@@ -7,11 +7,16 @@ The durability order lives here and nowhere else.  Roles change the hard state t
 
 from __future__ import annotations
 
+from typing import Final
+
 from quorate.consensus.log_core import LogCore
 from quorate.consensus.records import Recovered, SaveState
 from quorate.consensus.replica import Message, NodeId, RandomSource, ReplicaConfig, Send
 from quorate.consensus.zab.hard_state import HardState, decode_hard_state, encode_hard_state
 from quorate.consensus.zab.messages import MAX_NUMBER, Ack, AckEpoch, FollowerInfo, Vote
+
+ASIDE_TIMEOUTS: Final = 2
+"""Each as long as a round of leader election may take, which is one to two election timeouts."""
 
 
 class Core(LogCore):
@@ -30,6 +35,8 @@ class Core(LogCore):
         """Of leader election.  It may begin anew with the process: what elections find out binds nobody."""
         self.seen_epoch = state.accepted_epoch
         """The highest that any server was found to have accepted: the next leadership goes beyond it."""
+        self.aside_until_ms = 0
+        """Until then this server lets others with as good a history go before it in elections."""
 
     @property
     def generation(self) -> int:
@@ -94,6 +101,13 @@ class Core(LogCore):
     def is_synchronised(self) -> bool:
         """The log is a prefix of the history of whoever leads the accepted epoch, and reaches into that epoch."""
         return self.current_epoch == self.accepted_epoch
+
+    def stand_aside(self) -> None:
+        """For the next elections: this server was the best, and found no quorum.
+
+        It may be cut off from some who were told of it by others, and stop these from finding a leader again and again.
+        """
+        self.aside_until_ms = self.now_ms + ASIDE_TIMEOUTS * self.draw_election_timeout_ms()
 
     def own_vote(self) -> Vote:
         """How good the own history is.

@@ -40,9 +40,12 @@ class Discovery:
 
     def tick(self) -> bool:
         """Whether to give up.  Followers repeat what gets lost, once they know that they are to follow."""
-        if self.core.now_ms >= self.election_ms:
+        core = self.core
+        if core.now_ms >= self.election_ms:
+            if not self.transfer:
+                core.stand_aside()
             return True
-        if self.transfer and self.core.now_ms >= self.resend_ms:
+        if self.transfer and core.now_ms >= self.resend_ms:
             self._summon()
         return False
 

@@ -9,6 +9,8 @@ to succeed, so to look disturbs no leader (as Raft's pre-votes do not).
 
 from __future__ import annotations
 
+import msgspec
+
 from quorate.consensus.replica import NodeId
 from quorate.consensus.zab.core import Core
 from quorate.consensus.zab.messages import Notification, Vote
@@ -34,7 +36,11 @@ class Looking:
         self.core.election_round = round
         self._votes = {}
         self._elected = None
-        self.vote = self.core.own_vote() if self.core.may_stand() else None
+        self.vote = self._own_vote() if self.core.may_stand() else None
+
+    def _own_vote(self) -> Vote:
+        core, vote = self.core, self.core.own_vote()
+        return vote if core.now_ms >= core.aside_until_ms else msgspec.structs.replace(vote, aside=True)
 
     def deadline_ms(self) -> int:
         return min(self.election_ms, self.resend_ms)
@@ -42,6 +48,8 @@ class Looking:
     def tick(self) -> bool:
         """Whether to begin a new round; notifications may be lost, so they are repeated before that."""
         if self.core.now_ms >= self.election_ms:
+            if self.vote is not None and self.vote.node == self.core.node_id:
+                self.core.stand_aside()
             return True
         if self.core.now_ms >= self.resend_ms:
             self.tell_all()
@@ -69,9 +77,14 @@ class Looking:
             self.tell(sender)
 
     def elected(self) -> Vote | None:
-        """What a quorum votes for, this server among them."""
+        """What a quorum votes for, this server among them.
+
+        Not somebody who votes for another by now: others who still follow it would send this server there and back.
+        """
         if self.vote is None or self.vote == self._elected:
             return self.vote
+        if self._votes.get(self.vote.node, self.vote) != self.vote:
+            return None
         supporters = [node for node, vote in self._votes.items() if vote == self.vote]
         if self.core.is_voter:
             supporters.append(self.core.node_id)

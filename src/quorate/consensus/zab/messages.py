@@ -29,7 +29,7 @@ class ZabMessage(Message, frozen=True, array_like=True, tag="zab.{}".format, gc=
 # --- leader election ---------------------------------------------------------------------
 
 
-class Vote(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+class Vote(msgspec.Struct, frozen=True, array_like=True, gc=False, repr_omit_defaults=True):
     """For whom, and how good its history is.  Votes compare as (epoch, zxid, id): the greatest wins."""
 
     current_epoch: int
@@ -37,6 +37,17 @@ class Vote(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     position: int
     """(generation, position) is the zxid of the last entry."""
     node: NodeId
+    aside: bool = False
+    """Of equal histories, one whose node does not stand aside is better whatever the ids."""
+
+    def __lt__(self, other: Vote) -> bool:
+        return self._rank() < other._rank()
+
+    def __gt__(self, other: Vote) -> bool:
+        return self._rank() > other._rank()
+
+    def _rank(self) -> tuple[int, int, int, bool, NodeId]:
+        return self.current_epoch, self.generation, self.position, not self.aside, self.node
 
 
 class Notification(ZabMessage, frozen=True, array_like=True, gc=False):
