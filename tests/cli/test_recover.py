@@ -55,10 +55,10 @@ def test_it_says_what_was_found_and_what_it_means(data: Path) -> None:
     assert files(data) == before, "a person said no"
     lines = result.output.splitlines()
     assert lines[0] == f"{data}: node 1 of cluster lab (id {CLUSTER_ID}), members at version 4"
-    assert lines[3].split() == ["zookeeper", "4", "2", "3", "0", "0,", "1,", "2"]
-    assert lines[4].split() == ["cluster", "3", "2", "2", "0", "0,", "1,", "2"]
+    assert lines[3].split() == ["zookeeper", "4", "term", "2", "term", "3", "0", "0,", "1,", "2"]
+    assert lines[4].split() == ["cluster", "3", "term", "2", "term", "2", "0", "0,", "1,", "2"]
     assert "Voters beside it: 0, 2." in lines
-    assert any(line.startswith("Mind: group 1: the last entry is of generation 2") for line in lines)
+    assert any(line.startswith("Mind: group 1: the last entry is of term 2") for line in lines)
     assert "- writes that only the lost members had are gone, acknowledged or not;" in lines
     assert "- no former member can ever join it again with its data" in result.output
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import msgspec
 
 from quorate.consensus.membership import Configuration
-from quorate.consensus.raft.hard_state import encode_hard_state
+from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import CompactedThrough, Entry, Record, SaveEntry, SaveState
 from quorate.node.snapshot_header import GroupSlice
 from quorate.node.wire import Batch, Payload, PayloadCodec
@@ -57,10 +57,15 @@ SERVICE_LOG = (
 
 
 def write_log(
-    disk: Disk, group: int, entries: Sequence[Entry], term: int, compacted: CompactedThrough | None = None
+    disk: Disk,
+    group: int,
+    entries: Sequence[Entry],
+    generation: int,
+    compacted: CompactedThrough | None = None,
+    protocol: str = "raft",
 ) -> None:
     log, _ = Log.open(disk, segment_bytes=1 << 16)
-    records: list[Record] = [SaveState(encode_hard_state(term, 1))]
+    records: list[Record] = [SaveState(PROTOCOLS[protocol].state_at(generation))]
     records += [SaveEntry(entry) for entry in entries]
     if compacted is not None:
         records.append(compacted)
@@ -68,9 +73,16 @@ def write_log(
     log.close()
 
 
-def leave(disk: Disk, node: int = 1, *, snapshot_at: int = 0) -> None:
+def leave(
+    disk: Disk,
+    node: int = 1,
+    *,
+    snapshot_at: int = 0,
+    protocol: str = "raft",
+    service_log: Sequence[Entry] = SERVICE_LOG,
+) -> None:
     """The folder of a node that ran and stopped; with `snapshot_at`, group 0 was compacted through that position."""
-    Identity.create(disk, "lab", node, INCARNATIONS[node], "raft", cluster_id=CLUSTER_ID, formation=INCARNATIONS)
+    Identity.create(disk, "lab", node, INCARNATIONS[node], protocol, cluster_id=CLUSTER_ID, formation=INCARNATIONS)
     compacted = None
     if snapshot_at:
         store = ClusterStore()
@@ -81,8 +93,8 @@ def leave(disk: Disk, node: int = 1, *, snapshot_at: int = 0) -> None:
         at = CLUSTER_LOG[snapshot_at - 1]
         asyncio.run(take_snapshot(disk, 0, at.position, at.generation, "cluster", store.content()))
         compacted = CompactedThrough(at.position, at.generation)
-    write_log(disk, 0, CLUSTER_LOG, 2, compacted)
-    write_log(disk, 1, SERVICE_LOG, 3)
+    write_log(disk, 0, CLUSTER_LOG, 2, compacted, protocol)
+    write_log(disk, 1, service_log, 3, protocol=protocol)
 
 
 async def take_snapshot(
@@ -100,14 +112,14 @@ async def take_snapshot(
     return await writer.finish()
 
 
-def backup(disk: Disk, *, protocol: str = "raft", groups: Sequence[int] = (1, 0)) -> bytes:
+def backup(disk: Disk, *, protocol: str = "raft", groups: Sequence[int] = (1, 0), generation: int = 6) -> bytes:
     """A backup of a cluster whose members are at version 3, made with snapshots on `disk`."""
     store = ClusterStore()
     for command in (FORM, ADD, Reached(0, 2), Reached(1, 2)):
         assert store.execute(command).problem is None
     infos = {
         0: asyncio.run(take_snapshot(disk, 0, 30, 5, "cluster", store.content())),
-        1: asyncio.run(take_snapshot(disk, 1, 400, 6, "zookeeper", b"all the data")),
+        1: asyncio.run(take_snapshot(disk, 1, 400, generation, "zookeeper", b"all the data")),
     }
     encoder = BackupEncoder()
     pieces = [encoder.begin(BackupHeader(1_700_000_000_000, "0.1.0", "lab", CLUSTER_ID, protocol, store.content()))]

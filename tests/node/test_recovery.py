@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,8 @@ from quorate.storage.log import Log
 from quorate.storage.log_errors import CorruptLog
 from quorate.storage.real_disk import RealDisk
 from quorate.storage.snapshots import Snapshots
-from tests.node.survivors import ADD, CLUSTER_ID, INCARNATIONS, SERVICE_LOG, backup, leave
+from tests.node.survivors import ADD, CLUSTER_ID, INCARNATIONS, SERVICE_LOG, backup, leave, payload
 
-RAFT = PROTOCOLS["raft"]
 NEW = NewNode("e" * 32, "f" * 32)
 
 
@@ -56,7 +56,7 @@ class Restarted:
                 loader.feed(content)
                 loader.finish()
             config = ReplicaConfig(identity.node, NO_CONFIGURATION, incarnation=identity.incarnation)
-            replica = RAFT.build(config, recovered, Random(1), 0)
+            replica = PROTOCOLS[identity.protocol].build(config, recovered, Random(1), 0)
             self.replicas[group] = replica
             self.committed[group] = self._lead(group, replica)
         for entry in self.committed[0]:
@@ -92,17 +92,18 @@ def test_what_is_found(disk: RealDisk) -> None:
     assert found.members.version == 2
     assert found.version() == 4
     assert found.others() == [0, 2]
-    assert [doubt for doubt in found.doubts() if "group 1" in doubt and "heard of generation 3" in doubt]
+    assert [doubt for doubt in found.doubts() if "group 1" in doubt and "heard of term 3" in doubt]
     assert not [doubt for doubt in found.doubts() if "did not vote" in doubt]
 
 
-def test_a_lone_node_goes_on_with_everything_that_was_there(disk: RealDisk) -> None:
-    leave(disk)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_lone_node_goes_on_with_everything_that_was_there(disk: RealDisk, protocol: str) -> None:
+    leave(disk, protocol=protocol)
     recovery = recover(disk, examine(disk), NEW, "test")
     assert recovery == Recovery("lab", NEW.cluster_id, 1, "10.0.0.2:3181", ("zookeeper",), "before-recovery-1")
     node = Restarted(disk)
     assert (node.identity.cluster_id, node.identity.incarnation) == (NEW.cluster_id, NEW.incarnation)
-    assert node.identity.recovered_from == CLUSTER_ID
+    assert (node.identity.recovered_from, node.identity.protocol) == (CLUSTER_ID, protocol)
     assert not node.identity.formation
     # Everything, and then what makes this node the only voter.
     assert [entry.payload for entry in node.committed[1][:4]] == [entry.payload for entry in SERVICE_LOG]
@@ -118,6 +119,37 @@ def test_a_lone_node_goes_on_with_everything_that_was_there(disk: RealDisk) -> N
     for incarnation in INCARNATIONS.values():
         assert node.store.why_removed(incarnation), "no former member may come back to life"
     assert node.store.execute(ADD).problem is None, "it can grow again"
+
+
+ROUND = 1_000_000_000
+FIRST, SECOND = ROUND, 2 * ROUND + 2
+"""Ballots of node 0 and of node 2."""
+WITH_HOLES = (
+    Entry(1, FIRST, b""),
+    Entry(2, FIRST, payload(b"one")),
+    Entry(4, FIRST, payload(b"three")),
+    Entry(7, SECOND, b""),
+    Entry(8, SECOND, payload(b"four")),
+)
+"""3 came to other members only; so did 5 and 6, with which node 2 filled what it had found to be open."""
+
+
+def test_a_survivor_of_paxos_has_holes_and_what_came_behind_them_from_the_same_leader_is_void(disk: RealDisk) -> None:
+    leave(disk, protocol="paxos", service_log=WITH_HOLES)
+    found = examine(disk)
+    assert (found.groups[1].holes, found.groups[1].last_position) == ((3, 5, 6), 8)
+    assert [doubt for doubt in found.doubts() if "3 of the entries before the last never came to this node" in doubt]
+    recover(disk, found, NEW, "test")
+    committed = Restarted(disk).committed[1]
+    assert [entry.position for entry in committed[:9]] == [*range(1, 10)]
+    written = {entry.position: entry.payload for entry in committed[:8] if entry.payload}
+    assert written == {2: payload(b"one"), 8: payload(b"four")}
+
+
+def test_a_log_of_raft_has_no_holes(disk: RealDisk) -> None:
+    leave(disk, service_log=(SERVICE_LOG[0], SERVICE_LOG[2]))
+    with pytest.raises(CannotRecover, match="the log of group 1 has no entry at position 2"):
+        examine(disk)
 
 
 def test_a_survivor_whose_members_lie_in_a_snapshot(disk: RealDisk) -> None:
@@ -221,8 +253,12 @@ def test_a_damaged_log_is_refused(disk: RealDisk, tmp_path: Path) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
+    return save(tmp_path)
+
+
+def save(tmp_path: Path, **about: Any) -> Path:
     path = tmp_path / "lab.quorate"
-    path.write_bytes(backup(RealDisk(tmp_path / "served")))
+    path.write_bytes(backup(RealDisk(tmp_path / "served"), **about))
     return path
 
 
@@ -230,8 +266,10 @@ def restore(disk: RealDisk, path: Path) -> Recovery:
     return asyncio.run(restore_backup(disk, path, NewNode("e" * 32, "f" * 32, 7, "127.0.0.1:9")))
 
 
-def test_a_backup_becomes_a_cluster_of_one(disk: RealDisk, saved: Path) -> None:
-    recovery = restore(disk, saved)
+@pytest.mark.parametrize(("protocol", "generation"), [*((name, 6) for name in PROTOCOLS), ("paxos", 0)])
+def test_a_backup_becomes_a_cluster_of_one(disk: RealDisk, tmp_path: Path, protocol: str, generation: int) -> None:
+    """Where the last entry before a snapshot of Paxos was void, the snapshot's generation is 0."""
+    recovery = restore(disk, save(tmp_path, protocol=protocol, generation=generation))
     assert (recovery.cluster, recovery.node, recovery.peer) == ("lab", 7, "127.0.0.1:9")
     node = Restarted(disk)
     assert node.identity.recovered_from == CLUSTER_ID
@@ -241,7 +279,10 @@ def test_a_backup_becomes_a_cluster_of_one(disk: RealDisk, saved: Path) -> None:
     # The snapshot is where the log says, and what comes after it is of no earlier generation.
     (info,) = Snapshots(disk).all(1)
     assert (info.position, [*Snapshots(disk).open(info)][1]) == (400, b"all the data")
-    assert [(entry.position, entry.generation >= 6) for entry in node.committed[1]] == [(401, True), (402, True)]
+    assert [(entry.position, entry.generation > generation) for entry in node.committed[1]] == [
+        (401, True),
+        (402, True),
+    ]
 
 
 def test_a_backup_goes_into_an_empty_folder_only(disk: RealDisk, saved: Path, tmp_path: Path) -> None:
@@ -258,8 +299,7 @@ def test_a_backup_goes_into_an_empty_folder_only(disk: RealDisk, saved: Path, tm
 def test_a_backup_of_which_nothing_can_be_made(
     disk: RealDisk, tmp_path: Path, wrong: dict[str, object], words: str
 ) -> None:
-    path = tmp_path / "odd.quorate"
-    path.write_bytes(backup(RealDisk(tmp_path / "served"), **wrong))  # type: ignore[arg-type]
+    path = save(tmp_path, **wrong)
     with pytest.raises(CannotRecover, match=words):
         restore(disk, path)
     assert Identity.load(disk) is None

@@ -31,7 +31,7 @@ Examples:
 Only where so many voters are lost for good that the rest cannot decide any more:
   1. Stop every node that is left. While a majority lives, `quorate member replace` loses nothing.
   2. Of the folders that are left, take the one that is furthest: run this on each without --yes, answer no,
-     and compare generations first, then positions.
+     and compare the terms (ballots, epochs) of "written in" first, then positions.
   3. Recover that one, start its node, empty the others' folders and add them: `quorate member add`.
 """
 
@@ -169,15 +169,15 @@ def describe(found: Found, folder: Path) -> str:
         [
             names.get(group, f"group {group}"),
             f"{about.last_position:,}",
-            str(about.generation),
-            str(about.state_generation),
+            about.protocol.describe_generation(about.generation),
+            about.protocol.describe_generation(about.state_generation),
             f"{about.snapshot_position:,}",
             ", ".join(str(voter) for voter in about.configuration.voters) or "unknown",
         ]
         for group, about in sorted(found.groups.items(), key=lambda item: (item[0] == 0, item[0]))
     ]
-    heads = ["service", "last position", "generation", "last heard of", "snapshot", "voters"]
-    right = frozenset({"last position", "generation", "last heard of", "snapshot"})
+    heads = ["service", "last position", "written in", "last heard of", "snapshot", "voters"]
+    right = frozenset({"last position", "snapshot"})
     lines = [
         f"{folder}: node {found.node} of cluster {found.cluster} (id {found.cluster_id}), "
         f"members at version {found.version()}",

@@ -359,5 +359,7 @@ class ConsensusProtocol:
     """The generation that a saved hard state has reached, 0 without one.  Raises InvalidState."""
     describe_generation: Callable[[int], str]
     """A generation in the protocol's own words, a word and a number: "term 7"."""
+    leaves_holes: bool
+    """Entries are accepted out of order, so a log that is read back may lack some before its last one."""
     state_at: Callable[[int], bytes]
     """A hard state that has reached the generation and promised nobody anything: for a cluster made of a backup."""

@@ -8,7 +8,12 @@ Everything in the survivor's log is kept, committed or not: whether an entry was
 only a quorum could tell, and there is none any more.  To each group's log an entry is added
 with the configuration in which this node alone votes, and to the cluster group's the
 command that makes it the only member, under a new cluster id.  The node takes both for
-committed as soon as it leads, as it does the rest.
+committed as soon as it leads, as it does the rest.  What is added is written as a leader
+would that comes after all that the node has heard of: under a generation of its own.
+
+A log of Paxos may have holes, where only the lost members hold something.  They are filled
+as such a leader fills them, with entries of nothing; so what the former leader wrote after
+one becomes void, because what it wrote before is gone.
 
 The node gets a new incarnation as well, so that neither it nor any other former member can
 be taken for a member of the old cluster, or of the new one.
@@ -71,14 +76,21 @@ class NewNode:
 class FoundGroup:
     """How far one group's log goes."""
 
+    protocol: ConsensusProtocol
     snapshot_position: int
     last_position: int
     generation: int
-    """Of the last entry."""
+    """The highest of an entry."""
     state_generation: int
     """That the node had promised to follow: where it is higher, somebody may have led after the last entry."""
+    holes: tuple[int, ...]
+    """Positions before the last one of which the node has nothing."""
     configuration: Configuration
     """The newest in the log; `NO_CONFIGURATION` where there is none."""
+
+    def next_generation(self) -> int:
+        """Above all that the node has heard of."""
+        return max(self.generation, self.state_generation) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +129,15 @@ class Found:
             if self.node is not None and not group.configuration.votes(self.node):
                 doubts.append(f"group {group_id}: node {self.node} did not vote, so it may lack what was written")
             if group.state_generation > group.generation:
+                describe = group.protocol.describe_generation
                 doubts.append(
-                    f"group {group_id}: the last entry is of generation {group.generation}, but the node had heard of "
-                    f"generation {group.state_generation}: another node may have written after it"
+                    f"group {group_id}: the last entry is of {describe(group.generation)}, but the node had heard of "
+                    f"{describe(group.state_generation)}: another node may have written after it"
+                )
+            if group.holes:
+                doubts.append(
+                    f"group {group_id}: {len(group.holes)} of the entries before the last never came to this node, "
+                    f"the first at {group.holes[0]}: they are lost, and what the same leader wrote after them is void"
                 )
         return doubts
 
@@ -224,14 +242,7 @@ def _start_over(
     peer = new.peer or _address_of(found, node)
     if CLUSTER_GROUP not in found.groups:
         raise CannotRecover("the list of members is missing: there is nothing of the cluster's own group")
-    recovered = {
-        group: msgspec.structs.replace(
-            was, state=_protocol(found.protocol, group).state_at(found.groups[group].generation)
-        )
-        if found.groups[group].state_generation < found.groups[group].generation
-        else was
-        for group, was in found.recovered.items()
-    }
+    recovered = {group: _taken_over(was, found.groups[group]) for group, was in found.recovered.items()}
     cluster = new.cluster or found.cluster
     identity = NewIdentity(
         cluster, new.cluster_id, node, new.incarnation, found.protocol, recovered_from=found.cluster_id
@@ -267,7 +278,7 @@ def _extra_entries(found: Found, new: NewNode, node: NodeId, peer: str) -> dict[
     extra: dict[int, list[Entry]] = {}
     for group_id in groups:
         group = found.groups.get(group_id)
-        position, generation = (group.last_position, group.generation) if group is not None else (0, 0)
+        position, generation = (group.last_position, group.next_generation()) if group is not None else (0, 1)
         extra[group_id] = [Entry(position + 1, generation, configuration)]
     member = Member(node, peer, "", new.incarnation, voter=True)
     command = encode(Recover(new.cluster_id, member, groups, version))
@@ -277,21 +288,31 @@ def _extra_entries(found: Found, new: NewNode, node: NodeId, peer: str) -> dict[
     return extra
 
 
+def _taken_over(recovered: Recovered, group: FoundGroup) -> Recovered:
+    """The group's records, the node having promised to follow nobody but the leader that adds to them."""
+    generation = group.next_generation()
+    entries = [*recovered.entries, *(Entry(position, generation, b"") for position in group.holes)]
+    entries.sort(key=lambda entry: entry.position)
+    return Recovered(group.protocol.state_at(generation), recovered.compacted, tuple(entries))
+
+
 def _found(group: int, recovered: Recovered, initial: Configuration, protocol: ConsensusProtocol) -> FoundGroup:
     compacted = recovered.compacted
     configuration = _decode_configuration(group, compacted.configuration, initial)
     position, generation = compacted.position, compacted.generation
+    holes: list[int] = []
     for entry in recovered.entries:
-        if entry.position != position + 1:
-            raise CannotRecover(f"the log of group {group} has no entry at position {position + 1}")
-        position, generation = entry.position, entry.generation
+        holes += range(position + 1, entry.position)
+        position, generation = entry.position, max(generation, entry.generation)
         if is_configuration(entry.payload):
             configuration = _decode_configuration(group, entry.payload, initial)
     try:
         state_generation = protocol.generation_of(recovered.state)
     except InvalidState as error:
         raise CannotRecover(f"group {group}: {error}") from error
-    return FoundGroup(compacted.position, position, generation, state_generation, configuration)
+    if holes and not protocol.leaves_holes:
+        raise CannotRecover(f"the log of group {group} has no entry at position {holes[0]}")
+    return FoundGroup(protocol, compacted.position, position, generation, state_generation, tuple(holes), configuration)
 
 
 def _decode_configuration(group: int, data: bytes, initial: Configuration) -> Configuration:

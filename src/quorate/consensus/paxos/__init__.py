@@ -135,6 +135,7 @@ PROTOCOL = ConsensusProtocol(
     build=PaxosReplica,
     generation_of=generation_of,
     describe_generation=describe,
+    leaves_holes=True,
     state_at=state_at,
 )
 

@@ -126,5 +126,6 @@ PROTOCOL = ConsensusProtocol(
     build=RaftReplica,
     generation_of=generation_of,
     describe_generation="term {}".format,
+    leaves_holes=False,
     state_at=state_at,
 )
