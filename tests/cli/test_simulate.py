@@ -97,7 +97,7 @@ def test_the_faults_are_listed_with_a_line_each(simulate: Fake) -> None:
         ("--faults crash,earthquake", "there is no fault 'earthquake'. Known are: crash, delay, poison; or `all`"),
         ("--faults ,", "there is no fault ''"),
         ("--service etcd", "service 'etcd' is none of: zookeeper"),
-        ("--protocol telepathy", "'telepathy' is not"),
+        ("--protocol telepathy", "'telepathy' is no protocol"),
         ("--seeds 0", "0 is not in the range"),
         ("--nodes 0", "0 is not in the range"),
         ("--duration 0", "0.0 is not in the range"),
@@ -118,7 +118,7 @@ def test_the_faults_are_listed_with_a_line_each(simulate: Fake) -> None:
         ("--plan strange.json", "strange.json: injections[0]: there is no fault 'flood'"),
         ("--plan drawn.json", "drawn.json: faults: there is no fault 'flood'; known are: crash, delay, poison"),
         ("--plan far.json", "far.json: injections[0] (crash): target '7': there is no node 7; they are from 0 to 2"),
-        ("--plan other.json", "protocol 'telepathy' is none of: raft"),
+        ("--plan other.json", "protocol: 'telepathy' is no protocol: there are raft"),
         ("--plan none.json", "nodes is 0; there may be 1 to"),
     ],
 )

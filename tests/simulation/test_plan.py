@@ -24,7 +24,7 @@ def read(tmp_path: Path, text: str) -> Plan:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"protocol": "telepathy"}, "protocol 'telepathy' is none of: raft"),
+        ({"protocol": "telepathy"}, "protocol: 'telepathy' is no protocol: there are raft"),
         ({"nodes": 10}, "nodes is 10; there may be 1 to 9"),
         ({"clients": 0}, "clients is 0; there may be 1 to 250"),
         ({"clients": 251}, "clients is 251"),

@@ -109,8 +109,8 @@ class Laboratory:
     problem_of_injection: Callable[[Injection], str]
     """Why there can be no such fault; "" where there can."""
     services: tuple[str, ...]
-    required_coverage: Callable[[str], tuple[str, ...]]
-    """By service."""
+    required_coverage: Callable[[Plan], tuple[str, ...]]
+    """Of campaigns of plans like this one."""
 
 
 def load_laboratory() -> Laboratory:
@@ -154,10 +154,9 @@ class FiniteRange(click.FloatRange):
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="How many seeds.")
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOL_NAMES),
-    default=PROTOCOL_NAMES[0],
-    show_default=True,
-    help="Consensus protocol.",
+    metavar="NAME",
+    help=f"Consensus protocol: {', '.join(PROTOCOL_NAMES)}, or one for each group, as in cluster=raft,zookeeper=zab.  "
+    "[default: zab for zookeeper, else raft; raft for the cluster's own group]",
 )
 @click.option("--service", default="zookeeper", show_default=True, metavar="NAME", help="What the nodes serve.")
 @click.option(
@@ -231,7 +230,7 @@ def simulate(
     ctx: click.Context,
     seed: int,
     seeds: int,
-    protocol: str,
+    protocol: str | None,
     service: str,
     nodes: int,
     clients: int,
@@ -500,7 +499,7 @@ class Console:
         if is_small or set(first.faults) != set(self.laboratory.faults):
             return []
         every_fault = [f"fault {name}" for name in totals.missing(self.laboratory.faults)]
-        missing = totals.missing(self.laboratory.required_coverage(first.service))
+        missing = totals.missing(self.laboratory.required_coverage(first))
         return missing + (every_fault if len(seeds) >= EVERY_FAULT_RUNS else [])
 
     def _say_totals(self, real_s: float, missing: Sequence[str], interrupted: bool) -> None:

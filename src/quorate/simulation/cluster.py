@@ -50,7 +50,8 @@ class ClusterSettings:
     nodes: int
     """First members."""
     service: Service
-    protocol: str = "raft"
+    protocol: str | None = "raft"
+    """As in `NodeConfig`."""
     spares: int = 0
     """Nodes more, which belong to no cluster until they are added to one."""
     limits: LimitsConfig = field(default_factory=lambda: LimitsConfig(max_tail_bytes=1 << 11))

@@ -14,21 +14,11 @@ from typing import TypeAlias
 import msgspec
 
 from quorate.consensus.protocols import PROTOCOLS
-from quorate.consensus.raft.messages import (
-    Append,
-    Appended,
-    AppendRejected,
-    BarrierAnswer,
-    BarrierRequest,
-    Commit,
-    RequestVote,
-    Vote,
-)
-from quorate.consensus.replica import Message
 from quorate.net.frames import HEADER_BYTES
 from quorate.net.http2 import frames
-from quorate.node.wire import Forward, items_decoder
+from quorate.node.wire import items_decoder
 from quorate.services.zookeeper.protocol import NOTIFICATION_XID, PING_XID, REPLY_HEADER, REQUEST_HEADER, Op
+from quorate.simulation.message_labels import message_label
 
 Address: TypeAlias = tuple[str, int]
 _LENGTH = Struct(">I")
@@ -95,38 +85,6 @@ def _tagged_label(body: bytes) -> str:
     except msgspec.MsgspecError:
         return f"{len(body)} bytes"
     return str(value["type"]) if isinstance(value, dict) and "type" in value else f"{len(body)} bytes"
-
-
-def message_label(message: Message) -> str:
-    """A message between nodes in a few words."""
-    match message:
-        case Append(entries=()):
-            return f"heartbeat term {message.term} round {message.round}"
-        case Append(entries=entries):
-            positions = (
-                f"{entries[0].position}" if len(entries) == 1 else f"{entries[0].position}..{entries[-1].position}"
-            )
-            return f"Append {positions} term {message.term} commit {message.commit_position}"
-        case Appended():
-            return f"Appended {message.match_position} term {message.term}"
-        case AppendRejected():
-            return f"AppendRejected {message.rejected_position} term {message.term}"
-        case Commit():
-            return f"Commit {message.commit_position} term {message.term}"
-        case RequestVote():
-            kind = "RequestPreVote" if message.pre_vote else "RequestVote"
-            return f"{kind} term {message.term} last {message.last_position}/{message.last_term}"
-        case Vote():
-            kind = "PreVote" if message.pre_vote else "Vote"
-            return f"{kind} {'yes' if message.granted else 'no'} term {message.term}"
-        case BarrierRequest():
-            return f"BarrierRequest {message.barrier_id}"
-        case BarrierAnswer():
-            return f"BarrierAnswer {message.barrier_id} position {message.position}"
-        case Forward():
-            return f"Forward {len(message.batch.commands)} commands"
-        case _:
-            return type(message).__name__
 
 
 def describe_zookeeper(data: bytes, from_client: bool) -> str:

@@ -38,14 +38,12 @@ from quorate.consensus.replica import (
 )
 from quorate.simulation.configuration_history import ChangeCounts
 from quorate.simulation.invariants import Counts, GroupInvariants
-from quorate.simulation.labels import message_label
 from quorate.simulation.mailbox import Delivery, MailboxFaults
+from quorate.simulation.message_labels import generation_label, message_label
 from quorate.simulation.paxos_group import PaxosGroup
-from quorate.simulation.paxos_invariants import EXERCISED as PAXOS_COUNTS
 from quorate.simulation.paxos_invariants import PaxosInvariants
 from quorate.simulation.raft_invariants import RaftInvariants
 from quorate.simulation.violation import Violation
-from quorate.simulation.zab_invariants import EXERCISED as ZAB_COUNTS
 from quorate.simulation.zab_invariants import ZabInvariants
 
 CLOCK_SLACK_S = 0.002
@@ -86,8 +84,6 @@ WATCHES: Mapping[str, Callable[[Sequence[NodeId]], Watch]] = MappingProxyType(
     {"raft": _watch_raft, "paxos": _watch_paxos, "zab": _watch_zab}
 )
 """By the protocol's name, of a group with these first voters."""
-OWN_COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType({"raft": (), "paxos": PAXOS_COUNTS, "zab": ZAB_COUNTS})
-"""By the protocol's name, the names of what it alone counts."""
 
 Receiver: TypeAlias = Callable[[NodeId, list[tuple[int, Message]]], None]
 """`Node.received` of the node that runs: (sender, [(group id, message)])."""
@@ -192,7 +188,7 @@ def _observed(protocol: ConsensusProtocol, start: _Start) -> ConsensusProtocol:
                 watch[0].built(start.node, recovered, now_ms, config.initial, config.incarnation)
             except Violation as violation:
                 observer.violated(violation)
-        return ObservedReplica(protocol.build(config, recovered, random, now_ms), group_id, watch, start)
+        return ObservedReplica(protocol.build(config, recovered, random, now_ms), group_id, protocol.name, watch, start)
 
     return replace(protocol, build=build)
 
@@ -200,7 +196,7 @@ def _observed(protocol: ConsensusProtocol, start: _Start) -> ConsensusProtocol:
 class ObservedReplica:
     """A replica that is watched.  Implements `quorate.consensus.replica.Replica`."""
 
-    def __init__(self, replica: Replica, group_id: int, watch: Watch, start: _Start) -> None:
+    def __init__(self, replica: Replica, group_id: int, protocol_name: str, watch: Watch, start: _Start) -> None:
         self.deadline_ms: Callable[[], int] = replica.deadline_ms
         self.status: Callable[[], Status] = replica.status
         self.configuration: Callable[[], Configuration] = replica.configuration
@@ -210,6 +206,7 @@ class ObservedReplica:
         self._observer = start.observer
         self._group, self._own = watch
         self._group_id = group_id
+        self._protocol_name = protocol_name
         self._node = start.node
         self._true_s = start.true_s
         self._receive = start.receive
@@ -271,6 +268,9 @@ class ObservedReplica:
         elif delivery.again_after_s is not None:
             note(self._node, "mailbox", f"to come twice: {label}")
 
+    def _named(self, generation: int) -> str:
+        return generation_label(self._protocol_name, generation)
+
     def _write_notes(self, note: Note, effects: Effects) -> None:
         node = self._node
         for record in effects.records:
@@ -281,7 +281,7 @@ class ObservedReplica:
         if effects.committed:
             first, last = effects.committed[0], effects.committed[-1]
             positions = f"{first.position}" if first is last else f"{first.position} to {last.position}"
-            note(node, "commit", f"group {self._group_id}: {positions} in generation {last.generation}")
+            note(node, "commit", f"group {self._group_id}: {positions} in {self._named(last.generation)}")
         if effects.configuration is not None:
             note(node, "members", f"group {self._group_id}: {describe_configuration(effects.configuration)}")
         leadership = effects.leadership
@@ -291,7 +291,7 @@ class ObservedReplica:
             note(
                 node,
                 "role",
-                f"group {self._group_id}: {leadership.role.value} in generation {leadership.generation}, "
+                f"group {self._group_id}: {leadership.role.value} in {self._named(leadership.generation)}, "
                 f"led by {leader}{ready}",
             )
 

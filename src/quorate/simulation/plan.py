@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from quorate.node.config import MAX_MEMBERS
-from quorate.node.protocols import PROTOCOL_NAMES
+from quorate.node.protocols import protocols_of
 from quorate.simulation.trace import Trace
 from quorate.simulation.violation import Violation
 
@@ -46,7 +46,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """All that a run follows from.  Times in simulated seconds."""
 
     seed: int
-    protocol: str = "raft"
+    protocol: str | None = None
+    """As in `NodeConfig`: None for the service's own."""
     service: str = "zookeeper"
     nodes: int = 3
     clients: int = 10
@@ -89,8 +90,10 @@ def problem_of(plan: Plan) -> str:
 
 
 def _problems(plan: Plan) -> Iterator[str]:
-    if plan.protocol not in PROTOCOL_NAMES:
-        yield f"protocol {plan.protocol!r} is none of: {', '.join(PROTOCOL_NAMES)}"
+    try:
+        protocols_of(plan.protocol, (plan.service,))
+    except ValueError as error:
+        yield f"protocol: {error}"
     if not 1 <= plan.nodes <= MAX_MEMBERS:
         yield f"nodes is {plan.nodes}; there may be 1 to {MAX_MEMBERS}"
     if not 1 <= plan.clients <= MOST_CLIENTS:

@@ -113,7 +113,7 @@ def command_of(plan: Plan, all_faults: Sequence[str]) -> str:
     usual = Plan(seed=0)
     words = ["quorate", "simulate", "--seed", str(plan.seed)]
     for option, value, default in (
-        ("--protocol", plan.protocol, usual.protocol),
+        ("--protocol", plan.protocol or "", ""),
         ("--service", plan.service, usual.service),
         ("--nodes", str(plan.nodes), str(usual.nodes)),
         ("--clients", str(plan.clients), str(usual.clients)),

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from quorate.consensus.replica import Message, NodeId
+from quorate.node.protocols import protocols_of
 from quorate.node.room import CLUSTER_GROUP
 from quorate.services.interface import Service
 from quorate.simulation.cluster import CLIENT_PORT, PEER_PORT, SERVICE_GROUP, ClusterSettings, SimulatedCluster
@@ -30,6 +32,7 @@ from quorate.simulation.machine import Machine
 from quorate.simulation.mailbox import MailboxFaults
 from quorate.simulation.observation import Observer
 from quorate.simulation.operator import members_of
+from quorate.simulation.paxos_invariants import EXERCISED as PAXOS_COUNTS
 from quorate.simulation.plan import Outcome, Plan
 from quorate.simulation.scheduler import Deadlock, Simulation
 from quorate.simulation.services import SERVICES
@@ -40,6 +43,7 @@ from quorate.simulation.under_test import ServiceUnderTest
 from quorate.simulation.undisturbed import undisturbed
 from quorate.simulation.violation import Violation
 from quorate.simulation.world import World
+from quorate.simulation.zab_invariants import EXERCISED as ZAB_COUNTS
 
 SPARES = 2
 CLIENTS_START_S = 0.5
@@ -56,17 +60,21 @@ PACES = 40.0
 """And as much longer as a client takes over so many operations: where few are asked for, each waits long."""
 LOOK_S = 0.25
 REQUIRED_COVERAGE = (
-    *("elections", "step downs", "truncations", "snapshots sent", "snapshots installed", "barriers passed"),
+    *("elections", "step downs", "snapshots sent", "snapshots installed", "barriers passed"),
     *("barriers failed", "messages dropped", "messages delayed", "messages duplicated", "connections reset"),
     *("crashes", "power losses", "torn writes"),
     *("partitions", "folders set aside", "configuration changes", "joint configurations", "learners promoted"),
     *("members removed", "leaders removed", "refills", "transfers done", "transfers given up"),
     *("nodes ended as removed", "wipe"),
 )
-"""What a campaign with all faults must have exercised, beside what its service asks for.
+"""What a campaign with all faults must have exercised, beside what its protocols and its service ask for.
 
 A check of something that never happens checks nothing.
 """
+OWN_COVERAGE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"raft": ("truncations",), "paxos": PAXOS_COUNTS, "zab": ("truncations", *ZAB_COUNTS)}
+)
+"""The same, by the protocol that some group runs on."""
 KEPT_EVENTS = 50_000
 """Of a recorded run: far more than anybody looks at, and no more memory than a machine has."""
 
@@ -75,7 +83,7 @@ KEPT_EVENTS = 50_000
 class Options:
     """What plans are drawn within.  The same as in `Plan`."""
 
-    protocol: str = "raft"
+    protocol: str | None = None
     service: str = "zookeeper"
     nodes: int = 3
     clients: int = 10
@@ -84,9 +92,11 @@ class Options:
     faults: tuple[str, ...] = tuple(FAULTS)
 
 
-def required_coverage(service: str) -> tuple[str, ...]:
-    """What a campaign of this service with all faults must have exercised."""
-    return REQUIRED_COVERAGE + SERVICES[service].required_coverage
+def required_coverage(plan: Plan) -> tuple[str, ...]:
+    """What a campaign of plans like this one with all faults must have exercised."""
+    protocols = set(protocols_of(plan.protocol, (plan.service,)).values())
+    own = [name for protocol in sorted(protocols) for name in OWN_COVERAGE[protocol]]
+    return (*REQUIRED_COVERAGE, *dict.fromkeys(own), *SERVICES[plan.service].required_coverage)
 
 
 def draw_plan(seed: int, options: Options) -> Plan:
