@@ -71,7 +71,7 @@ class Fake:
     laboratory: Laboratory
 
     def __call__(self, *arguments: str, run: Runner = run_well, required: tuple[str, ...] = ()) -> Result:
-        laboratory = replace(self.laboratory, run=run, required_coverage=lambda _: required)
+        laboratory = replace(self.laboratory, run=run, required_coverage=lambda _, runs: required)
         self.monkeypatch.setattr(command, "load_laboratory", lambda: laboratory)
         return CliRunner().invoke(main, ["simulate", *arguments])
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,17 @@ def test_every_fault_and_every_sequence_is_drawn() -> None:
     assert min(drawn.values()) >= 5
     for sequence in SEQUENCES:
         assert sequence.parts <= set(FAULTS)
+
+
+def test_what_is_meant_for_one_protocol_is_drawn_for_it_alone() -> None:
+    plans = {
+        protocol: [
+            draw_injections(seed, replace(SETTING, protocols=frozenset({protocol})), list(FAULTS)) for seed in range(60)
+        ]
+        for protocol in ("raft", "paxos")
+    }
+    assert plans["raft"] == [draw_injections(seed, SETTING, list(FAULTS)) for seed in range(60)]
+    assert plans["paxos"] != plans["raft"]
 
 
 def test_runs_differ_in_kind() -> None:

@@ -25,7 +25,7 @@ SHORT = Options(duration_s=15.0)
 @pytest.mark.parametrize(
     ("service", "seeds", "required", "unmet"),
     [
-        ("zookeeper", "10", required_coverage(Plan(seed=0)), 3),
+        ("zookeeper", "10", required_coverage(Plan(seed=0), 10), 3),
         ("etcd", "4", SERVICES["etcd"].required_coverage, 1),  # four runs do not see all that nodes may do
     ],
 )

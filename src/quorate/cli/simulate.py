@@ -109,8 +109,8 @@ class Laboratory:
     problem_of_injection: Callable[[Injection], str]
     """Why there can be no such fault; "" where there can."""
     services: tuple[str, ...]
-    required_coverage: Callable[[Plan], tuple[str, ...]]
-    """Of campaigns of plans like this one."""
+    required_coverage: Callable[[Plan, int], tuple[str, ...]]
+    """Of campaigns of so many plans like this one."""
 
 
 def load_laboratory() -> Laboratory:
@@ -499,7 +499,7 @@ class Console:
         if is_small or set(first.faults) != set(self.laboratory.faults):
             return []
         every_fault = [f"fault {name}" for name in totals.missing(self.laboratory.faults)]
-        missing = totals.missing(self.laboratory.required_coverage(first))
+        missing = totals.missing(self.laboratory.required_coverage(first, len(seeds)))
         return missing + (every_fault if len(seeds) >= EVERY_FAULT_RUNS else [])
 
     def _say_totals(self, real_s: float, missing: Sequence[str], interrupted: bool) -> None:

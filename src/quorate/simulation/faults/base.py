@@ -24,6 +24,8 @@ class Setting:
     clients: int
     begin_s: float
     end_s: float
+    protocols: frozenset[str] = frozenset()
+    """On which the cluster's groups run."""
 
     def injection(
         self, random: Random, fault: str, length_s: tuple[float, float], target: str = "", amount: float = 0.0
@@ -51,11 +53,18 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class FaultSequence:
-    """`draw` makes injections of the faults in `parts`, which need as much time as `length_s` says, at least."""
+    """`draw` makes injections of the faults in `parts`, which need as much time as `length_s` says, at least.
+
+    With `protocol`, it is meant for groups that run on that one, and drawn where some group does.
+    """
 
     parts: frozenset[str]
     length_s: tuple[float, float]
     draw: Callable[[Random, Setting], list[Injection]]
+    protocol: str | None = None
+
+    def suits(self, setting: Setting) -> bool:
+        return self.protocol is None or self.protocol in setting.protocols
 
 
 class Fault(Protocol):

@@ -45,7 +45,11 @@ def draw_injections(seed: int | str, setting: Setting, names: Sequence[str]) -> 
     weights = {name: 0.05 + random.random() ** 2 for name in chosen}
     per_bout, pace = random.choice(COUNTS), random.choice(PACES)
     found = _draw_mild(random, setting, chosen)
-    sequences = [sequence for sequence in SEQUENCES if len(chosen) > 1 and sequence.parts <= set(wanted)]
+    sequences = [
+        sequence
+        for sequence in SEQUENCES
+        if len(chosen) > 1 and sequence.parts <= set(wanted) and sequence.suits(setting)
+    ]
     at_s = setting.begin_s + random.uniform(*FIRST_BOUT_S)
     while at_s < setting.end_s - BOUT_S[0]:
         sequence = random.choice(sequences) if sequences and random.random() < SEQUENCE_SHARE else None

@@ -115,6 +115,21 @@ def _coups_amid_slow_syncs(random: Random, bout: Setting) -> list[Injection]:
     ]
 
 
+def _proposals_in_pieces(random: Random, bout: Setting) -> list[Injection]:
+    """Of what a leader proposes, each follower gets some slots and not others, and the leader cannot hear of it.
+
+    So those who elect its successor may hold a slot, and none of them the one before.
+    """
+    found = []
+    at_s = bout.begin_s
+    while at_s + 1.5 <= bout.end_s:
+        deaf_s = random.uniform(1.0, 1.5)
+        found.append(Injection("message-loss", at_s, random.uniform(0.2, 0.6), "all", random.uniform(0.3, 0.6)))
+        found.append(Injection("partition-one-way", at_s, deaf_s, "leader", 1.0))
+        at_s += deaf_s + random.uniform(0.5, 1.5)
+    return found
+
+
 SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"partition-isolation", "crash"}), (3.5, 5.0), _isolated_leader_then_crash),
     FaultSequence(frozenset({"pause", "power-loss"}), (3.5, 5.0), _paused_leader_then_power_loss),
@@ -129,6 +144,7 @@ SEQUENCES: tuple[FaultSequence, ...] = (
     FaultSequence(frozenset({"crash", "power-loss-in-operation"}), (3.0, 5.0), _votes_forgotten),
     FaultSequence(frozenset({"partition-isolation", "partition-one-way"}), (3.0, 7.0), _one_after_the_other),
     FaultSequence(frozenset({"coup", "slow-disk"}), (2.0, 6.0), _coups_amid_slow_syncs),
+    FaultSequence(frozenset({"message-loss", "partition-one-way"}), (3.0, 8.0), _proposals_in_pieces, "paxos"),
     *STORAGE_SEQUENCES,
     *MEMBER_SEQUENCES,
 )
