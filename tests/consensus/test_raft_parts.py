@@ -18,8 +18,8 @@ from quorate.consensus.configurations import (
 )
 from quorate.consensus.log import Log
 from quorate.consensus.membership import PREFIX, Configuration
+from quorate.consensus.progress import Flow, LogProgress
 from quorate.consensus.raft.hard_state import InvalidHardState, decode_hard_state, encode_hard_state
-from quorate.consensus.raft.progress import Flow, Progress
 from quorate.consensus.records import CompactedThrough, Entry, InvalidState, Recovered
 from quorate.consensus.timing import Timing
 
@@ -77,11 +77,11 @@ def test_a_gap_and_a_falling_term_are_bugs() -> None:
 
 
 def test_old_acknowledgements_move_nothing_back() -> None:
-    progress = Progress(peer=2, next_position=1, max_bytes_in_flight=100)
+    progress = LogProgress(peer=2, next_position=1, max_bytes_in_flight=100)
     assert progress.acknowledged(0, newest_round=1, last_position=0) is False
     assert progress.flow is Flow.REPLICATE
-    progress.sent(3, 30)
-    progress.sent(5, 20)
+    progress.sent(1, 3, 30)
+    progress.sent(4, 5, 20)
     assert progress.acknowledged(3, newest_round=1, last_position=5) is True
     assert (progress.match_position, progress.bytes_in_flight) == (3, 20)
     assert progress.acknowledged(1, newest_round=1, last_position=5) is False
@@ -89,9 +89,9 @@ def test_old_acknowledgements_move_nothing_back() -> None:
 
 
 def test_a_probe_forgets_what_was_in_flight() -> None:
-    progress = Progress(peer=2, next_position=1, max_bytes_in_flight=100)
+    progress = LogProgress(peer=2, next_position=1, max_bytes_in_flight=100)
     progress.acknowledged(0, newest_round=1, last_position=0)
-    progress.sent(3, 30)
+    progress.sent(1, 3, 30)
     progress.probe(2)
     assert (progress.flow, progress.bytes_in_flight, progress.next_position) == (Flow.PROBE, 0, 2)
     progress.acknowledged(3, newest_round=1, last_position=5)  # it had arrived after all
@@ -99,7 +99,7 @@ def test_a_probe_forgets_what_was_in_flight() -> None:
 
 
 def test_a_probe_ends_when_an_entry_was_taken_or_none_is_lacking() -> None:
-    progress = Progress(peer=2, next_position=3, max_bytes_in_flight=100)
+    progress = LogProgress(peer=2, next_position=3, max_bytes_in_flight=100)
     progress.acknowledged(2, newest_round=1, last_position=5)
     assert (progress.flow, progress.match_position) == (Flow.PROBE, 2)
     progress.acknowledged(2, newest_round=1, last_position=2)
@@ -107,10 +107,10 @@ def test_a_probe_ends_when_an_entry_was_taken_or_none_is_lacking() -> None:
     progress.probe(3)
     progress.agreed()
     assert progress.window_bytes == 100  # there was no probe yet that could have been lost
-    progress.sent(4, 20)
+    progress.sent(3, 4, 20)
     progress.agreed()
     assert progress.window_bytes == 0
-    progress.sent(4, 20)  # once more, instead of the first
+    progress.sent(3, 4, 20)  # once more, instead of the first
     assert (progress.bytes_in_flight, progress.next_position) == (20, 3)
     progress.acknowledged(3, newest_round=1, last_position=5)  # half of it, from elsewhere
     assert (progress.flow, progress.bytes_in_flight, progress.next_position) == (Flow.REPLICATE, 0, 4)
@@ -118,18 +118,18 @@ def test_a_probe_ends_when_an_entry_was_taken_or_none_is_lacking() -> None:
 
 
 def test_a_window_that_a_loss_closed_is_opened_by_what_the_peer_takes() -> None:
-    progress = Progress(peer=2, next_position=1, max_bytes_in_flight=100)
+    progress = LogProgress(peer=2, next_position=1, max_bytes_in_flight=100)
     progress.acknowledged(0, newest_round=1, last_position=0)
-    progress.sent(1, 60)
+    progress.sent(1, 1, 60)
     assert progress.has_room()
-    progress.sent(2, 40)
+    progress.sent(2, 2, 40)
     assert not progress.has_room()
     progress.rejected(0)
     assert (progress.flow, progress.next_position, progress.window_bytes) == (Flow.PROBE, 1, 0)
-    progress.sent(1, 60)
+    progress.sent(1, 1, 60)
     progress.acknowledged(1, newest_round=1, last_position=9)
     assert (progress.flow, progress.window_bytes) == (Flow.REPLICATE, 60)
-    progress.sent(3, 60)
+    progress.sent(2, 3, 60)
     assert not progress.has_room()
     progress.acknowledged(3, newest_round=1, last_position=9)
     assert progress.window_bytes == 100

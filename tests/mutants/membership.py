@@ -8,7 +8,7 @@ from tests.mutants.mutant import Change, Mutant
 
 _CORE: Final = "quorate.consensus.core"
 _CANDIDATE: Final = "quorate.consensus.raft.candidate"
-_LEADER: Final = "quorate.consensus.raft.leader"
+_LEADER: Final = "quorate.consensus.stable_leader"
 _CONFIGURATIONS: Final = "quorate.consensus.configurations"
 _ROSTER: Final = "quorate.node.roster"
 _STORE: Final = "quorate.services.cluster.store"
@@ -84,10 +84,10 @@ MUTANTS: Final = (
         (
             Change(
                 _LEADER,
-                """        self._append_configuration(interim)
+                """        self._introduce(interim)
         return None
 """,
-                """        self._append_configuration(interim)
+                """        self._introduce(interim)
         if interim.is_joint:
             self._append_configuration(after_joint(interim))
         return None
@@ -101,11 +101,11 @@ MUTANTS: Final = (
         (
             Change(
                 _LEADER,
-                """        self._change_position = position
-        for peer in list""",
-                """        self._change_position = position
-        self._match_positions[core.node_id] = position
-        for peer in list""",
+                """        self._change_position = core.log.last_position
+""",
+                """        self._change_position = core.log.last_position
+        self._match_positions[core.node_id] = core.log.last_position
+""",
             ),
         ),
     ),
@@ -174,7 +174,7 @@ from quorate.quorums import Majority
             ),
             Change(
                 _LEADER,
-                "rounds.confirm(core.quorum.greatest_held(self._answered_rounds))",
+                "rounds.confirm(core.quorum.phase_2.greatest_held(self._answered_rounds))",
                 "rounds.confirm(Majority(tuple(core.configuration.voters)).greatest_held(self._answered_rounds))",
             ),
         ),

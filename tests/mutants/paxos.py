@@ -11,6 +11,7 @@ _CORE: Final = "quorate.consensus.paxos.core"
 _FOLLOWER: Final = "quorate.consensus.paxos.follower"
 _LEADER: Final = "quorate.consensus.paxos.leader"
 _REPLICA: Final = "quorate.consensus.paxos.replica"
+_STABLE_LEADER: Final = "quorate.consensus.stable_leader"
 _SLOTS: Final = "quorate.consensus.paxos.slots"
 
 _SEND: Final = "if self.promise_is_durable() and not (isinstance(message, Accepted) and not self._holds(message)):"
@@ -155,8 +156,8 @@ MUTANTS: Final = (
         "every quorum of phase 2 meets every quorum of phase 1: one acceptor less will do",
         Change(
             _LEADER,
-            "chosen_position = core.quorum.phase_2.greatest_held(self._accepted_positions)",
-            "chosen_position = sorted([self._accepted_positions[node] for node in core.voters])[len(core.voters) // 2]",
+            "chosen_position = core.quorum.phase_2.greatest_held(self._match_positions)",
+            "chosen_position = sorted([self._match_positions[node] for node in core.voters])[len(core.voters) // 2]",
         ),
     ),
     _paxos(
@@ -164,8 +165,8 @@ MUTANTS: Final = (
         "a follower learns as far as it accepted under that leader's ballot: it takes its own older values for chosen",
         Change(
             _CORE,
-            "return super().commit(min(position, self.agreed_position))",
-            "return super().commit(min(position, self.durable_position))",
+            "if position > self.agreed_position:\n            position = self.agreed_position\n",
+            "if position > self.durable_position:\n            position = self.durable_position\n",
         ),
     ),
     _paxos(
@@ -222,7 +223,7 @@ MUTANTS: Final = (
         "reads_without_round",
         "barriers pass without the round: a leader that was deposed without knowing it shows old data",
         Change(
-            _LEADER,
+            _STABLE_LEADER,
             "rounds.confirm(core.quorum.phase_2.greatest_held(self._answered_rounds))",
             "rounds.confirm(rounds.current)",
         ),
@@ -230,6 +231,6 @@ MUTANTS: Final = (
     _paxos(
         "reads_before_opening",
         "a new leader does not know yet what is chosen, and lets reads pass at an older position",
-        Change(_LEADER, "return self.core.commit_position >= self.opening_position", "return True"),
+        Change(_STABLE_LEADER, "return self.core.commit_position >= self.opening_position", "return True"),
     ),
 )

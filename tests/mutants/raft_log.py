@@ -10,6 +10,7 @@ _CORE: Final = "quorate.consensus.raft.core"
 _LOG_CORE: Final = "quorate.consensus.log_core"
 _FOLLOWER: Final = "quorate.consensus.raft.follower"
 _LEADER: Final = "quorate.consensus.raft.leader"
+_STABLE_LEADER: Final = "quorate.consensus.stable_leader"
 
 MUTANTS: Final = (
     Mutant(
@@ -32,12 +33,12 @@ MUTANTS: Final = (
         "what is committed is durable on a quorum: one follower and a leader that has written nothing make none",
         (
             Change(
-                _LEADER,
-                """        core.append(Entry(core.log.last_position + 1, core.term, payload))
-""",
-                """        core.append(Entry(core.log.last_position + 1, core.term, payload))
-        self._match_positions[core.node_id] = core.log.last_position
-""",
+                _STABLE_LEADER,
+                """        self._append(payload)
+        for progress in""",
+                """        self._append(payload)
+        self._match_positions[self.core.node_id] = self.core.log.last_position
+        for progress in""",
             ),
         ),
     ),
@@ -86,15 +87,15 @@ MUTANTS: Final = (
         "what is committed is durable on a quorum: a repeated acknowledgement is taken for another server's",
         (
             Change(
-                _LEADER,
-                """            self._match_positions[sender] = progress.match_position
+                _STABLE_LEADER,
+                """            self._match_positions[peer] = progress.match_position
             self._advance_commit()
 """,
-                """            self._match_positions[sender] = progress.match_position
+                """            self._match_positions[peer] = progress.match_position
             self._advance_commit()
         else:
             behind = min(self._match_positions, key=self._match_positions.__getitem__)
-            self._match_positions[behind] = max(self._match_positions[behind], message.match_position)
+            self._match_positions[behind] = max(self._match_positions[behind], position)
             self._advance_commit()
 """,
             ),

@@ -8,7 +8,7 @@ from tests.mutants.mutant import Change, Mutant
 
 _BARRIERS: Final = "quorate.consensus.barriers"
 _FOLLOWER: Final = "quorate.consensus.raft.follower"
-_LEADER: Final = "quorate.consensus.raft.leader"
+_LEADER: Final = "quorate.consensus.stable_leader"
 _GROUP: Final = "quorate.node.group"
 _CONNECTION: Final = "quorate.services.zookeeper.connection"
 

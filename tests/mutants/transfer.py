@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Change, Mutant
 
-_LEADER: Final = "quorate.consensus.raft.leader"
+_LEADER: Final = "quorate.consensus.stable_leader"
 _REPLICA: Final = "quorate.consensus.raft.replica"
 _PROPOSALS: Final = "quorate.node.proposals"
 

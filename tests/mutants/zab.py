@@ -11,6 +11,7 @@ _LOG_CORE: Final = "quorate.consensus.log_core"
 _DISCOVERY: Final = "quorate.consensus.zab.discovery"
 _FOLLOWER: Final = "quorate.consensus.zab.follower"
 _LEADER: Final = "quorate.consensus.zab.leader"
+_STABLE_LEADER: Final = "quorate.consensus.stable_leader"
 _LOOKING: Final = "quorate.consensus.zab.looking"
 _REPLICA: Final = "quorate.consensus.zab.replica"
 
@@ -81,8 +82,8 @@ MUTANTS: Final = (
         "leader_counts_itself_before_durable",
         "what is committed is durable on a quorum: one follower and a leader that has written nothing make none",
         Change(
-            _LEADER,
-            "        self._match_positions[core.node_id] = core.durable_position\n        self._advance_commit()",
+            _STABLE_LEADER,
+            "        self._match_positions[core.node_id] = core.accepted_position()\n        self._advance_commit()",
             "        self._match_positions[core.node_id] = core.log.last_position\n        self._advance_commit()",
         ),
     ),
@@ -223,10 +224,10 @@ MUTANTS: Final = (
         Change(
             _LEADER,
             "        progress = self._progress_by_id.get(sender)\n        if progress is None:\n"
-            "            progress = self._progress_by_id[sender] = Progress(",
+            "            progress = self._progress_by_id[sender] = self._new",
             "        self._match_positions[sender] = max(self._match_positions[sender], self.opening_position)\n"
             "        progress = self._progress_by_id.get(sender)\n        if progress is None:\n"
-            "            progress = self._progress_by_id[sender] = Progress(",
+            "            progress = self._progress_by_id[sender] = self._new",
         ),
     ),
     _zab(
@@ -243,8 +244,8 @@ MUTANTS: Final = (
         "nothing of the initial history is committed before it is a quorum's as a whole: it is counted entry by entry",
         Change(
             _LEADER,
-            "held_position <= former_position or held_position < self.opening_position:",
-            "held_position <= former_position:",
+            "held_position <= core.commit_position or held_position < self.opening_position:",
+            "held_position <= core.commit_position:",
         ),
     ),
     # --- broadcast and reads ---
@@ -261,21 +262,23 @@ MUTANTS: Final = (
         "reads_without_round",
         "barriers pass without the round: a leader that was deposed without knowing it shows old data",
         Change(
-            _LEADER,
-            "rounds.confirm(core.quorum.greatest_held(self._answered_rounds))",
+            _STABLE_LEADER,
+            "rounds.confirm(core.quorum.phase_2.greatest_held(self._answered_rounds))",
             "rounds.confirm(rounds.current)",
         ),
     ),
     _zab(
         "reads_before_opening",
         "a new leader does not know yet what is committed, and lets reads pass at an older position",
-        Change(_LEADER, "return self.core.commit_position >= self.opening_position", "return True"),
+        Change(_STABLE_LEADER, "return self.core.commit_position >= self.opening_position", "return True"),
     ),
     _zab(
         "hand_over_to_lagging_node",
         "a leadership is handed to who has the whole history: nobody accepts the epoch of one that has not",
         Change(
-            _LEADER, "if self._match_positions.get(target) == self.core.log.last_position:", "if target is not None:"
+            _STABLE_LEADER,
+            "if self._match_positions.get(target) == self.core.log.last_position:",
+            "if target is not None:",
         ),
     ),
 )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from quorate.consensus.barriers import Barrier, Rounds
+from quorate.consensus.progress import LogProgress
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.raft import core
 from quorate.consensus.raft.candidate import Candidate
@@ -21,7 +22,6 @@ from quorate.consensus.raft.follower import Follower
 from quorate.consensus.raft.hard_state import encode_hard_state
 from quorate.consensus.raft.leader import Leader
 from quorate.consensus.raft.messages import Append, Appended, Commit, RaftMessage, RequestVote, Vote
-from quorate.consensus.raft.progress import Progress
 from quorate.consensus.raft.replica import RaftReplica
 from quorate.consensus.replica import BarrierPassed, Effects, Event, NodeId, Send
 from quorate.simulation.raft_invariants import RaftInvariants
@@ -82,7 +82,7 @@ def commit_by_counting(self: Leader) -> None:
             if entry.position > self.opening_position:
                 self.uncommitted_bytes -= len(entry.payload)
         self._begin_wanted_round()
-        for progress in self._peers:
+        for progress in self._progress_by_id.values():
             self._tell_commit(progress)
         if held_position >= self._change_position:
             self._configuration_committed()
@@ -135,7 +135,7 @@ def begin_round_at_what_was_handed_out(self: Leader) -> None:
     self._confirm_rounds()
 
 
-def tell_what_it_has_not_counted(self: Leader, progress: Progress) -> None:
+def tell_what_it_has_not_counted(self: Leader, progress: LogProgress) -> None:
     if progress.match_position > progress.commit_told:
         progress.commit_told = progress.match_position
         self.core.send(progress.peer, Commit(self.core.term, progress.match_position))

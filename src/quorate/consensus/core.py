@@ -107,6 +107,10 @@ class ServerCore:
     def send(self, to: NodeId, message: Message) -> None:
         """Send, as soon as what the message reveals is durable: the only place that decides this."""
 
+    def accepted_position(self) -> int:
+        """As an acceptor of its own entries, a leader counts itself through here."""
+        return self.durable_position
+
     # --- configurations ------------------------------------------------------------------
 
     def _configure(self) -> None:

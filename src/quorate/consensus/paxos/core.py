@@ -189,9 +189,9 @@ class Core(ServerCore):
         return all(position not in self._pending for position in positions)
 
     def accepted_position(self) -> int:
-        """As an acceptor of its own proposals, a leader counts itself through here.
+        """What is durable, under this ballot.
 
-        What it held before it led, it accepts again: that it holds the value durably does not
+        What a leader held before it led, it accepts again: that it holds the value durably does not
         say so, as long as the ballot is not durable, and it could fall back behind a value of a
         ballot in between.
         """
@@ -274,7 +274,9 @@ class Core(ServerCore):
 
     def commit(self, position: int) -> bool:
         """Learn that everything through `position` is chosen, as far as it is agreed on; whether that was news."""
-        return super().commit(min(position, self.agreed_position))
+        if position > self.agreed_position:
+            position = self.agreed_position
+        return position > self.commit_position and super().commit(position)
 
     # --- snapshots -----------------------------------------------------------------------
 

@@ -293,7 +293,7 @@ class PaxosReplica:
             if isinstance(message, Missing):
                 role.receive_missing(sender, message)
             elif isinstance(message, BarrierRequest):
-                role.receive_barrier_request(sender, message)
+                role.receive_barrier_request(sender, message.asker, message.barrier_id)
         elif isinstance(role, Candidate):
             if isinstance(message, Promise):
                 role.receive_promise(sender, message)

@@ -2,194 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final
-
-from quorate.consensus.barriers import Barrier, Rounds
-from quorate.consensus.configurations import (
-    after_joint,
-    incarnation_of,
-    is_possible,
-    towards,
-    with_learners,
-)
-from quorate.consensus.membership import Configuration
+from quorate.consensus.progress import Flow, LogProgress
 from quorate.consensus.raft.core import Core
-from quorate.consensus.raft.messages import (
-    MAX_NUMBER,
-    Append,
-    Appended,
-    AppendRejected,
-    BarrierAnswer,
-    BarrierRequest,
-    Commit,
-    TimeoutNow,
-)
-from quorate.consensus.raft.progress import Flow, Progress
+from quorate.consensus.raft.messages import Append, Appended, AppendRejected, BarrierAnswer, Commit, TimeoutNow
 from quorate.consensus.records import Entry
-from quorate.consensus.replica import BarrierPassed, NodeId, Refusal, SendSnapshot
-
-_NEVER: Final = MAX_NUMBER + 1
-"""After every position."""
+from quorate.consensus.replica import NodeId
+from quorate.consensus.stable_leader import StableLeader
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """The leadership is being handed to `target`, until `deadline_ms`."""
-
-    target: NodeId
-    deadline_ms: int
-
-
-class Leader:
+class Leader(StableLeader[Core, LogProgress]):
     """Leads the current term from the moment that it is built: the opening entry goes out at once."""
 
     def __init__(self, core: Core) -> None:
         assert core.promise_is_durable() and core.voted_for == core.node_id
-        self.core = core
-        self.opening_position = core.log.last_position + 1
-        self.uncommitted_bytes = 0
-        self.rounds = Rounds()
-        self.heartbeat_ms = self._next_heartbeat_ms()
-        """When the next heartbeat is due."""
-        self.transfer: Transfer | None = None
-        self._change_position = self.opening_position if core.is_changing() else _NEVER
-        """Once this is committed, the latest configuration is, and may have to be followed by another one."""
-        self._heartbeat_commit = core.commit_position
-        """The commit position at the last heartbeat."""
-        # What quorums are asked about, this server among the others.
-        self._match_positions: dict[NodeId, int] = {core.node_id: core.durable_position}
-        self._answered_rounds: dict[NodeId, int] = {core.node_id: 0}
-        self._heard_ms: dict[NodeId, int] = {core.node_id: core.now_ms}
-        self._peer_by_id: dict[NodeId, Progress] = {}
+        super().__init__(core)
         for peer in core.peers:
-            self._add_peer(peer, self.opening_position)
-        self._peers = list(self._peer_by_id.values())
+            self._progress_by_id[peer] = self._new_progress(peer, self.opening_position)
         # An entry of the own term, since only such are committed by counting, and with
         # them all before it (thesis section 6.4, step 1).
-        core.append(Entry(self.opening_position, core.term, b""))
+        self._append(b"")
         self._begin_round()
-        for progress in self._peers:
-            self._send_append(progress)
+        for progress in self._progress_by_id.values():
+            self._send_next(progress)
 
-    def is_ready(self) -> bool:
-        """Everything that earlier leaderships committed has been handed out to be applied."""
-        return self.core.handed_position >= self.opening_position
-
-    def peer_positions(self) -> dict[NodeId, int]:
-        return {progress.peer: progress.match_position for progress in self._peers}
-
-    def resign(self) -> None:
-        """The leadership ends: what still waits for it fails."""
-        core = self.core
-        for barrier in self.rounds.fail_all():
-            if barrier.asker is None:
-                core.effects.barriers_failed.append(barrier.barrier_id)
-            else:
-                core.send(barrier.node, BarrierAnswer(core.term, barrier.asker, barrier.barrier_id, -1))
-
-    # --- time and rounds -----------------------------------------------------------------
-
-    def _next_heartbeat_ms(self) -> int:
-        """The next multiple of the interval: heartbeats of all groups of a node go out in one frame to each peer."""
-        interval_ms = self.core.config.heartbeat_interval_ms
-        return (self.core.now_ms // interval_ms + 1) * interval_ms
-
-    def tick(self) -> bool:
-        """Send heartbeats when due.  False where no quorum was heard from for an election timeout.
-
-        Likewise where a leader that is no voter any more could not hand over for so long.
-        """
-        core = self.core
-        if core.now_ms < self.heartbeat_ms:
-            return True
-        self._heard_ms[core.node_id] = core.now_ms
-        if core.now_ms - core.quorum.greatest_held(self._heard_ms) >= core.timing.election_timeout_ms:
-            return False
-        if self.transfer is not None and core.now_ms >= self.transfer.deadline_ms:
-            self.transfer = None
-            if not core.is_voter and not core.is_changing():
-                return False
-        self.heartbeat_ms = self._next_heartbeat_ms()
-        self._heartbeat_commit = core.commit_position
-        core.timing.heartbeat()
-        for progress in self._peers:
-            progress.probe_due = True
-        self._begin_round()
-        self._send_heartbeats()
-        if self.transfer is not None:
-            self._hand_over()
-        return True
-
-    def barrier(self, barrier: Barrier) -> None:
-        self.rounds.wait(barrier)
-        self._begin_wanted_round()
-
-    def receive_barrier_request(self, sender: NodeId, message: BarrierRequest) -> None:
-        if sender in self._peer_by_id:
-            self.barrier(Barrier(message.barrier_id, sender, message.asker))
-
-    def _is_opened(self) -> bool:
-        return self.core.commit_position >= self.opening_position
-
-    def _begin_wanted_round(self) -> None:
-        """Begin a round if barriers wait for one: with the opening entry committed and none of them out already."""
-        if self._is_opened() and self.rounds.wants_round():
-            self._begin_round()
-            self._send_heartbeats()
-
-    def _begin_round(self) -> None:
-        """What is sent from here on carries a new round; the own answer to it is known."""
-        core = self.core
-        position = core.commit_position if self._is_opened() else None
-        self._answered_rounds[core.node_id] = self.rounds.begin(core.now_ms, position)
-        self._confirm_rounds()
-
-    def _confirm_rounds(self) -> None:
-        core, rounds = self.core, self.rounds
-        former_ms = rounds.contact_ms
-        passed = rounds.confirm(core.quorum.greatest_held(self._answered_rounds))
-        if rounds.contact_ms is not None and rounds.contact_ms != former_ms:
-            core.timing.measured(core.now_ms - rounds.contact_ms)
-        for barrier, position in passed:
-            if barrier.asker is None:
-                core.effects.barriers_passed.append(BarrierPassed(barrier.barrier_id, position))
-            else:
-                core.send(barrier.node, BarrierAnswer(core.term, barrier.asker, barrier.barrier_id, position))
-
-    def _hear(self, sender: NodeId, answered_round: int) -> None:
-        self._heard_ms[sender] = self.core.now_ms
-        if answered_round > self._answered_rounds[sender]:
-            self._answered_rounds[sender] = answered_round
-            self._confirm_rounds()
-            self._begin_wanted_round()
+    def _new_progress(self, peer: NodeId, next_position: int) -> LogProgress:
+        return LogProgress(peer, next_position, self.core.config.max_bytes_in_flight)
 
     # --- entries and heartbeats out ------------------------------------------------------
 
-    def propose(self, payload: bytes) -> Refusal | None:
-        """Append one batch and send it where nothing is in the way; or say why not."""
+    def _append(self, payload: bytes) -> None:
         core = self.core
-        if not self.is_ready():
-            return Refusal.NOT_LEADER
-        if self.transfer is not None:
-            return Refusal.TRANSFERRING
-        size = len(payload)
-        if self.uncommitted_bytes and self.uncommitted_bytes + size > core.config.max_uncommitted_bytes:
-            return Refusal.OVERLOADED
-        self.uncommitted_bytes += size
         core.append(Entry(core.log.last_position + 1, core.term, payload))
-        for progress in self._peers:
-            self._send_entries(progress)
-        return None
 
-    def _send_entries(self, progress: Progress) -> None:
-        """Send what the peer lacks, as far as its window lets it."""
-        last_position = self.core.log.last_position
-        while progress.flow is Flow.REPLICATE and progress.next_position <= last_position and progress.has_room():
-            self._send_append(progress)
-
-    def _send_append(self, progress: Progress, heartbeat: bool = False) -> None:
+    def _send_next(self, progress: LogProgress, heartbeat: bool = False) -> None:
         """Send the entries after `next_position`, or none; where the one before is gone, ask for a snapshot."""
         core = self.core
         previous_position = progress.next_position - 1
@@ -202,7 +47,7 @@ class Leader:
             max_bytes = min(core.config.max_message_bytes, progress.window_bytes)
             entries, size = core.log.read(progress.next_position, max_bytes)
             if entries:
-                progress.sent(entries[-1].position, size)
+                progress.sent(progress.next_position, entries[-1].position, size)
         progress.commit_told = min(core.commit_position, previous_position + len(entries))
         core.send(
             progress.peer,
@@ -217,10 +62,6 @@ class Leader:
             ),
         )
 
-    def _ask_snapshot(self, progress: Progress) -> None:
-        progress.await_snapshot()
-        self.core.effects.snapshots.append(SendSnapshot(progress.peer, self.core.term))
-
     def _send_heartbeats(self) -> None:
         """Empty appends: they also find out whether anything that was sent got lost on the way.
 
@@ -228,56 +69,45 @@ class Leader:
         and be heard.
         """
         core = self.core
-        for progress in self._peers:
+        for progress in self._progress_by_id.values():
             if progress.flow is not Flow.SNAPSHOT:
-                self._send_append(progress, heartbeat=True)
+                self._send_next(progress, heartbeat=True)
             if progress.flow is Flow.SNAPSHOT:
                 # Every log agrees with ours at position 0, so this is answered, and with
                 # the peer's commit position: it shows when the snapshot is in place.
                 round_trip_ms = core.timing.round_trip_ms
                 core.send(progress.peer, Append(core.term, 0, 0, 0, self.rounds.current, (), round_trip_ms))
 
-    def _tell_commit(self, progress: Progress) -> None:
+    def _tell_commit(self, progress: LogProgress) -> None:
         """Let the peer commit without waiting for the next entry or heartbeat: clients wait for it there."""
         reach = min(self.core.commit_position, progress.match_position)
         if reach > progress.commit_told:
             progress.commit_told = reach
             self.core.send(progress.peer, Commit(self.core.term, reach))
 
+    def _answer_barrier(self, node: NodeId, asker: int, barrier_id: int, position: int) -> None:
+        self.core.send(node, BarrierAnswer(self.core.term, asker, barrier_id, position))
+
+    def _tell_to_stand(self, target: NodeId) -> None:
+        self.core.send(target, TimeoutNow(self.core.term))
+
     # --- answers in ----------------------------------------------------------------------
 
     def receive_appended(self, sender: NodeId, message: Appended) -> None:
         core = self.core
-        progress = self._peer_by_id.get(sender)
+        progress = self._progress_by_id.get(sender)
         if progress is None:
             return  # no member any more
         if message.match_position > core.log.last_position or message.round > self.rounds.current:
             return
         self._hear(sender, message.round)
         news = progress.acknowledged(message.match_position, self.rounds.current, core.log.last_position)
-        if progress.flow is Flow.SNAPSHOT:
-            if core.log.generation_at(progress.match_position) is not None:
-                progress.resume()
-            elif progress.retry_ms is not None and progress.retry_ms <= core.now_ms:
-                self._ask_snapshot(progress)
-        if news:
-            self._match_positions[sender] = progress.match_position
-            self._advance_commit()
-            if self._peer_by_id.get(sender) is not progress:
-                return  # what it acknowledged was that it is no member any more
-        agrees = message.match_position == progress.next_position - 1
-        if progress.flow is Flow.PROBE and progress.probe_due and agrees:
-            progress.agreed()
-            self._send_append(progress)
-        self._send_entries(progress)
-        self._tell_commit(progress)
-        if self.transfer is not None and self.transfer.target == sender and news:
-            self._hand_over()
+        self._acknowledged(progress, message.match_position, news)
 
     def receive_rejected(self, sender: NodeId, message: AppendRejected) -> None:
         """Step back to where the logs may agree (Raft paper, end of section 5.3)."""
         core = self.core
-        progress = self._peer_by_id.get(sender)
+        progress = self._progress_by_id.get(sender)
         if progress is None or message.round > self.rounds.current:
             return
         self._hear(sender, message.round)
@@ -300,182 +130,12 @@ class Leader:
             rejected_position - 1,
         )
         progress.rejected(agreed_position)
-        self._send_append(progress)
-
-    def persisted(self) -> None:
-        """The own log counts as far as it is durable."""
-        core = self.core
-        self._match_positions[core.node_id] = core.durable_position
-        self._advance_commit()
-
-    def snapshot_sent(self, peer: NodeId, position: int | None) -> None:
-        progress = self._peer_by_id.get(peer)
-        if progress is None or progress.flow is not Flow.SNAPSHOT:
-            return
-        if position is None:
-            # The peer may be down: try again when it answers a heartbeat, but not in a hurry.
-            progress.retry_ms = self.core.now_ms + self.core.config.election_timeout_ms
-        else:
-            assert position <= self.core.log.last_position, (position, self.core.log.last_position)
-            progress.probe(max(progress.match_position, position) + 1)
-            self._send_append(progress)
-
-    def peer_lost(self, peer: NodeId) -> None:
-        """Whatever was in flight to the peer is gone: let the next heartbeat find out where it stands."""
-        progress = self._peer_by_id.get(peer)
-        if progress is not None and progress.flow is Flow.REPLICATE:
-            progress.probe(progress.match_position + 1)
+        self._send_next(progress)
 
     def _advance_commit(self) -> None:
         """Commit what a quorum holds, if it is of this term (Raft paper, section 5.4.2 and figure 8)."""
         core = self.core
         held_position = core.quorum.greatest_held(self._match_positions)
-        former_position = core.commit_position
-        if held_position <= former_position or core.log.generation_at(held_position) != core.term:
+        if held_position <= core.commit_position or core.log.generation_at(held_position) != core.term:
             return
-        core.commit(held_position)
-        for entry in core.log.between(max(former_position, self.opening_position) + 1, held_position):
-            self.uncommitted_bytes -= len(entry.payload)
-        self._begin_wanted_round()
-        for progress in self._peers:
-            self._tell_commit(progress)
-        if held_position >= self._change_position:
-            self._configuration_committed()
-
-    # --- members -------------------------------------------------------------------------
-
-    def change(self, goal: Configuration) -> Refusal | None:
-        """One step towards `goal` (`ChangeMembers`), or why not; neither where the goal is the latest already.
-
-        A goal without voters, one that is joint, and one in which somebody who votes has
-        another incarnation are unsupported: the last must stop voting in between.
-        """
-        core = self.core
-        latest = core.configuration
-        if not self.is_ready():
-            return Refusal.NOT_LEADER
-        if not is_possible(latest, goal):
-            return Refusal.UNSUPPORTED
-        if goal.version < latest.version or (goal.version == latest.version and not core.is_changing()):
-            return None if goal == latest else Refusal.OUTDATED
-        if core.is_changing():
-            return Refusal.CHANGE_UNDER_WAY
-        if self.transfer is not None:
-            return Refusal.TRANSFERRING
-        interim = with_learners(latest, goal)
-        if interim is None:
-            if not all(self._has_caught_up(node) for node in goal.voters if node not in latest.voters):
-                return Refusal.NOT_CAUGHT_UP
-            interim = towards(latest, goal)
-        self._append_configuration(interim)
-        return None
-
-    def _has_caught_up(self, node: NodeId) -> bool:
-        """It was heard from, and holds durably all that was committed at the last heartbeat.
-
-        So what it still lacks is what a heartbeat interval or two have brought, under
-        whatever load: it takes not much longer than that until it holds everything.
-        """
-        core = self.core
-        if node == core.node_id:
-            # Out of the voters, it leads until somebody takes over.  Its log is not that of another incarnation.
-            return core.configuration.learners.get(node) == core.config.incarnation
-        progress = self._peer_by_id[node]
-        heard = core.now_ms - self._heard_ms[node] < core.timing.election_timeout_ms
-        return heard and progress.match_position >= max(self._heartbeat_commit, 1)
-
-    def _append_configuration(self, configuration: Configuration) -> None:
-        """It counts from here on, for this server too."""
-        core = self.core
-        former, members = core.configuration, {core.node_id, *configuration.members}
-        position = core.log.last_position + 1
-        entry = Entry(position, core.term, configuration.encode())
-        self.uncommitted_bytes += len(entry.payload)
-        core.append(entry)
-        self._change_position = position
-        for peer in list(self._peer_by_id):
-            # With another incarnation it is another peer, that holds nothing yet.
-            if peer not in members or incarnation_of(former, peer) != incarnation_of(configuration, peer):
-                for by_node in (self._peer_by_id, self._match_positions, self._answered_rounds, self._heard_ms):
-                    del by_node[peer]
-        added = [peer for peer in core.peers if peer not in self._peer_by_id]
-        for peer in added:
-            self._add_peer(peer, position)
-        self._peers = [self._peer_by_id[peer] for peer in core.peers]
-        for progress in self._peers:
-            if progress.peer in added:
-                self._send_append(progress)
-            else:
-                self._send_entries(progress)
-
-    def _add_peer(self, peer: NodeId, next_position: int) -> None:
-        """Nothing is known of it.  It has an election timeout's time to be heard from."""
-        core = self.core
-        self._peer_by_id[peer] = Progress(peer, next_position, core.config.max_bytes_in_flight)
-        self._match_positions[peer] = 0
-        self._answered_rounds[peer] = 0
-        self._heard_ms[peer] = core.now_ms
-
-    def _configuration_committed(self) -> None:
-        """The latest configuration is: the final one follows a joint one; a leader outside of it has done its work."""
-        core = self.core
-        self._change_position = _NEVER
-        if core.configuration.is_joint:
-            self._append_configuration(after_joint(core.configuration))
-        elif not core.is_voter:
-            target = self._furthest_voter()
-            assert target is not None
-            self._begin_transfer(target)
-
-    # --- handing over --------------------------------------------------------------------
-
-    def transfer_to(self, target: NodeId | None, avoid: Collection[NodeId] = ()) -> Refusal | None:
-        """Hand the leadership over (thesis section 3.10), or say why not.  None stands for whoever is furthest.
-
-        Where an earlier target is among those to `avoid`, and stands nevertheless, two servers stand at once:
-        as when a second leader is elected before the first has heard of it, at most one can win.
-        """
-        core = self.core
-        if not self.is_ready():
-            return Refusal.NOT_LEADER
-        if self.transfer is not None:
-            if self.transfer.target not in avoid:
-                return Refusal.TRANSFERRING
-            self.transfer = None
-        if target is None:
-            target = self._furthest_voter(avoid)
-        if target is None or target == core.node_id or target not in core.configuration.voters:
-            return Refusal.NOT_A_VOTER
-        if not self._has_caught_up(target):
-            return Refusal.NOT_CAUGHT_UP
-        self._begin_transfer(target)
-        return None
-
-    def successor(self) -> NodeId | None:
-        """To whom the leadership is being handed."""
-        return self.transfer.target if self.transfer is not None else None
-
-    def _furthest_voter(self, avoid: Collection[NodeId] = ()) -> NodeId | None:
-        """Of the others, as far as they were heard from; of several, the one that was heard from last."""
-        core = self.core
-
-        def rank(node: NodeId) -> tuple[bool, int, int]:
-            heard_ms = self._heard_ms[node]
-            return core.now_ms - heard_ms < core.timing.election_timeout_ms, self._match_positions[node], heard_ms
-
-        others = [node for node in core.configuration.voters if node != core.node_id and node not in avoid]
-        return max(others, key=rank, default=None)
-
-    def _begin_transfer(self, target: NodeId) -> None:
-        self.transfer = Transfer(target, self.core.now_ms + self.core.timing.election_timeout_ms)
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Let the target stand once it holds the whole log: a vote for any other would be refused.
-
-        Said once more at each heartbeat, should it get lost.
-        """
-        assert self.transfer is not None
-        target = self.transfer.target
-        if self._match_positions.get(target) == self.core.log.last_position:
-            self.core.send(target, TimeoutNow(self.core.term))
+        self._commit(held_position)

@@ -266,7 +266,7 @@ class RaftReplica:
             elif isinstance(message, AppendRejected):
                 self._role.receive_rejected(sender, message)
             elif isinstance(message, BarrierRequest):
-                self._role.receive_barrier_request(sender, message)
+                self._role.receive_barrier_request(sender, message.asker, message.barrier_id)
 
     def _answer_stale(self, sender: NodeId, message: RaftMessage) -> None:
         """Tell a leader of a past term that it is one.  Its answers and our own old ones are of no use."""

@@ -291,7 +291,7 @@ class ZabReplica:
         elif isinstance(message, OutOfSync):
             role.receive_out_of_sync(sender, message)
         else:
-            role.receive_barrier_request(sender, message)
+            role.receive_barrier_request(sender, message.asker, message.barrier_id)
 
     # --- leader election -----------------------------------------------------------------
 

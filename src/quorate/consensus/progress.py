@@ -1,18 +1,18 @@
 """What a leader believes about one peer's log, and how much it may send.
 
-PROBE      the place where the logs agree is being looked for, and whether the peer takes entries
-           there at all: one message, repeated no faster than heartbeats are due.
+PROBE      what the peer lacks is being found out, and whether it takes entries there at all: one
+           message, repeated no faster than heartbeats are due.
 REPLICATE  it is known: entries are sent as they come, before earlier ones are acknowledged.
 SNAPSHOT   the peer needs entries that are gone: nothing is sent until its snapshot went over.
 
-        rejected, connection lost       took an entry, or lacks none
+            loss, connection lost         took an entry, or lacks none
     REPLICATE -----------------------> PROBE ----------------> REPLICATE
                     too far behind  |    ^  sent, or failed
                                     +-> SNAPSHOT --+
 
-That a peer agrees is not enough to leave PROBE.  A node whose disk is full loses what
-carries entries and answers empty appends: it would be sent `max_bytes_in_flight` after
-each heartbeat, for nothing.  Nor does one entry that it took prove that it takes the next
+That a peer answers is not enough to leave PROBE.  A node whose disk is full loses what
+carries entries and answers heartbeats: it would be sent `max_bytes_in_flight` after
+each of them, for nothing.  Nor does one entry that it took prove that it takes the next
 megabytes.  So what is found lost closes the window, which leaves single entries, and what
 the peer takes opens it again (as TCP's slow start does): what can be lost next is in
 proportion to what was taken since.
@@ -33,7 +33,7 @@ class Flow(enum.Enum):
 
 
 class Progress:
-    """The peer's log agrees with ours and is durable through `match_position`; `next_position` is sent next."""
+    """The peer holds all of the leader's log through `match_position`, durably; `next_position` is sent next."""
 
     __slots__ = (
         "_sent",
@@ -55,10 +55,10 @@ class Progress:
         self.flow = Flow.PROBE
         self.match_position = 0
         self.match_round = 0
-        """The leader's newest round when it learned of `match_position`: what answers a later one came after it."""
+        """The newest round when the peer vouched for something: a complaint that answers an earlier one is old."""
         self.next_position = next_position
         self.probe_due = False
-        """In PROBE: entries may be sent again, as soon as the peer says that it agrees."""
+        """In PROBE: entries may be sent again, as soon as the peer says that it lacks nothing before them."""
         self.commit_told = 0
         """The commit position that the last message to the peer let it reach."""
         self.bytes_in_flight = 0
@@ -67,11 +67,11 @@ class Progress:
         """How many bytes may be in flight, and in one message; a message of one entry always may."""
         self.retry_ms: int | None = None
         """In SNAPSHOT, where the transfer failed: when to try another, should the peer be heard from."""
-        self._sent: deque[tuple[int, int]] = deque()
-        """(last position, bytes) of each message with entries that is not acknowledged."""
+        self._sent: deque[tuple[int, int, int]] = deque()
+        """(first position, last position, bytes) of each message with entries that is not acknowledged."""
 
-    def sent(self, last_position: int, size: int) -> None:
-        """Entries through `last_position` are on their way.
+    def sent(self, first_position: int, last_position: int, size: int) -> None:
+        """Entries first ... last are on their way.
 
         In REPLICATE what follows is sent without waiting; in PROBE this takes the place of
         the probe before.
@@ -80,51 +80,24 @@ class Progress:
         if self.flow is Flow.PROBE:
             self._forget_sent()
             self.probe_due = False
+            self.next_position = first_position
         else:
             self.next_position = last_position + 1
-        self._sent.append((last_position, size))
+        self._sent.append((first_position, last_position, size))
         self.bytes_in_flight += size
 
     def has_room(self) -> bool:
         """In REPLICATE: whether another message may be sent now."""
         return not self._sent or self.bytes_in_flight < self.window_bytes
 
-    def acknowledged(self, match_position: int, newest_round: int, last_position: int) -> bool:
-        """The peer vouches for `match_position`; whether that was news.  Acks may be late and out of order.
-
-        `newest_round` is the leader's, and `last_position` the end of its log.
-        """
-        news = match_position > self.match_position
-        if news:
-            self.match_position = match_position
-            self.match_round = newest_round
-            while self._sent and self._sent[0][0] <= match_position:
-                size = self._sent.popleft()[1]
-                self.bytes_in_flight -= size
-                self.window_bytes = min(self.window_bytes + size, self.max_bytes_in_flight)
-        if self.flow is Flow.PROBE and self.next_position <= match_position + 1:
-            took_entry = self.next_position <= match_position
-            if took_entry or self.next_position > last_position:
-                self.flow = Flow.REPLICATE
-                self._forget_sent()  # all behind `match_position` is sent anew
-        if self.next_position <= match_position:
-            self.next_position = match_position + 1
-        return news
-
-    def rejected(self, agreed_position: int) -> None:
-        """The logs agree at `agreed_position` at most: probe behind it.  In REPLICATE this shows a loss."""
-        if self.flow is Flow.REPLICATE:
-            self.window_bytes = 0
-        self.probe(max(self.match_position, agreed_position) + 1)
-
     def agreed(self) -> None:
-        """In PROBE the peer agrees and lacks entries all the same: the last probe, if any, was lost or is slow."""
+        """In PROBE the peer lacks nothing before: the last probe, if any, was lost or is slow."""
         assert self.flow is Flow.PROBE
         if self._sent:
             self.window_bytes = 0
 
     def probe(self, next_position: int) -> None:
-        """Look for agreement just before `next_position`; whatever was in flight counts as lost."""
+        """Find out what the peer lacks from here on; whatever was in flight counts as lost."""
         assert next_position > self.match_position
         self.flow = Flow.PROBE
         self.next_position = next_position
@@ -145,3 +118,37 @@ class Progress:
         self.retry_ms = None
         self.probe(self.match_position + 1)
         self.flow = Flow.SNAPSHOT
+
+
+class LogProgress(Progress):
+    """Of a peer whose log has no holes: in PROBE the place is looked for up to which the logs agree."""
+
+    __slots__ = ()
+
+    def acknowledged(self, match_position: int, newest_round: int, last_position: int) -> bool:
+        """The peer vouches for `match_position`; whether that was news.  Acks may be late and out of order.
+
+        `newest_round` is the leader's, and `last_position` the end of its log.
+        """
+        news = match_position > self.match_position
+        if news:
+            self.match_position = match_position
+            self.match_round = newest_round
+            while self._sent and self._sent[0][1] <= match_position:
+                size = self._sent.popleft()[2]
+                self.bytes_in_flight -= size
+                self.window_bytes = min(self.window_bytes + size, self.max_bytes_in_flight)
+        if self.flow is Flow.PROBE and self.next_position <= match_position + 1:
+            took_entry = self.next_position <= match_position
+            if took_entry or self.next_position > last_position:
+                self.flow = Flow.REPLICATE
+                self._forget_sent()  # all behind `match_position` is sent anew
+        if self.next_position <= match_position:
+            self.next_position = match_position + 1
+        return news
+
+    def rejected(self, agreed_position: int) -> None:
+        """The logs agree at `agreed_position` at most: probe behind it.  In REPLICATE this shows a loss."""
+        if self.flow is Flow.REPLICATE:
+            self.window_bytes = 0
+        self.probe(max(self.match_position, agreed_position) + 1)
