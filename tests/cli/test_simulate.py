@@ -71,7 +71,7 @@ class Fake:
     laboratory: Laboratory
 
     def __call__(self, *arguments: str, run: Runner = run_well, required: tuple[str, ...] = ()) -> Result:
-        laboratory = replace(self.laboratory, run=run, required_coverage=lambda _, runs: required)
+        laboratory = replace(self.laboratory, run=run, required_coverage=lambda *_: required)
         self.monkeypatch.setattr(command, "load_laboratory", lambda: laboratory)
         return CliRunner().invoke(main, ["simulate", *arguments])
 
@@ -79,7 +79,7 @@ class Fake:
 @pytest.fixture
 def simulate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     monkeypatch.chdir(tmp_path)
-    return Fake(monkeypatch, Laboratory(run_well, draw, FAULTS, problem_of_injection, ("zookeeper",), lambda _: ()))
+    return Fake(monkeypatch, Laboratory(run_well, draw, FAULTS, problem_of_injection, ("zookeeper",), lambda *_: ()))
 
 
 # --- options -------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ OWN_COVERAGE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The same, by the protocol that some group runs on."""
 RARE_COVERAGE = ("gaps filled", "void entries")
-"""What of that only long campaigns must have: a successor that knows a slot and not the one before is no usual thing."""
+"""What of that only long campaigns must have: successors seldom know a slot and not the one before."""
 KEPT_EVENTS = 50_000
 """Of a recorded run: far more than anybody looks at, and no more memory than a machine has."""
 
