@@ -27,6 +27,7 @@ LAYERS = (
     {"client", "statemachine"},
     {"checking"},
     {"simulation"},
+    {"comparison"},
     {"cli"},
 )
 """Parts of `quorate`, lowest first.  A part imports itself and lower layers, never a neighbour or upwards."""
@@ -39,8 +40,11 @@ SHARED_BY_SERVICES = ("interface", "keepalive")
 NODES_OWN_SERVICE = "cluster"
 """A node knows this one by name: the group that owns the members is part of the node (DESIGN.md section 4)."""
 
-LABORATORY = {"checking", "simulation"}
-LABORATORY_COMMANDS = {"quorate.cli.check", "quorate.cli.simulate"}
+LABORATORY = {"checking", "simulation", "comparison"}
+LABORATORY_COMMANDS = {
+    *("quorate.cli.check", "quorate.cli.simulate"),
+    *(f"quorate.cli.compare{part}" for part in ("", "_plot", "_real", "_report", "_tables")),
+}
 """The only modules outside the laboratory that may import it: nothing that runs in production does."""
 
 TOP_MODULES = {"quorate", "quorate.__main__"}
@@ -354,6 +358,8 @@ def test_tests_do_not_sleep() -> None:
         ("quorate.cli.main", "from quorate.checking.linearizability import check"),
         ("quorate.node.group", "from quorate.checking import history"),
         ("quorate.checking.history", "from quorate.simulation import loop"),
+        ("quorate.simulation.run", "from quorate.comparison import profiles"),
+        ("quorate.cli.status", "from quorate.comparison.commits import Times"),
         ("quorate.cli.up", "import quorate.nowhere"),
         ("quorate", "from quorate.client import connect"),
         ("quorate", "if DEBUG:\n    from quorate.client import connect"),

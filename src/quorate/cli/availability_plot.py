@@ -1,12 +1,8 @@
-"""The plot of `quorate availability`: the probability that no decision is reached, over that of a node's failure.
-
-matplotlib is imported when a plot is asked for, because nothing else needs it (docs/dependencies.md).
-"""
+"""The plot of `quorate availability`: the probability that no decision is reached, over that of a node's failure."""
 
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from quorate.cli.errors import CommandError
+from quorate.cli.plots import drawing, page, require_matplotlib, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,10 +39,7 @@ def check_plot(file: Path) -> None:
     """Before much is computed in vain.  Raises click.UsageError and CommandError."""
     if file.suffix.lower() not in FORMATS:
         raise click.UsageError(f"a plot is written as {', '.join(FORMATS)}, not as {file.suffix or 'a file without'!r}")
-    try:
-        import matplotlib.figure  # noqa: F401  asked for, not used
-    except ImportError as error:
-        raise CommandError("plots need matplotlib, which is not installed: pip install quorate[plots]") from error
+    require_matplotlib()
 
 
 def write_plot(file: Path, curves: Sequence[Curve], title: str, table: str) -> None:
@@ -54,11 +47,12 @@ def write_plot(file: Path, curves: Sequence[Curve], title: str, table: str) -> N
     form = file.suffix.lower()
     figure = _figure(curves, title)
     if form == ".png":
-        content = _saved(figure, "png")
+        content = saved(figure, "png")
     elif form == ".svg":
-        content = _saved(figure, "svg")
+        content = saved(figure, "svg")
     else:
-        content = _page(_saved(figure, "svg").decode(), title, table).encode()
+        body = f"<h1>{html.escape(title)}</h1>\n{drawing(figure)}\n<pre>{html.escape(table)}</pre>"
+        content = page("quorate availability", body).encode()
     file.write_bytes(content)
 
 
@@ -94,22 +88,3 @@ def _figure(curves: Sequence[Curve], title: str) -> Figure:
     legend += [Line2D([], [], color="gray", linestyle=style, label=model) for model, style in STYLES.items()]
     figure.legend(handles=legend, loc="outside lower center", ncols=4)
     return figure
-
-
-def _saved(figure: Figure, form: str) -> bytes:
-    import matplotlib
-
-    buffer = io.BytesIO()
-    # The same question gives the same bytes: no date, and ids that are not drawn at random.
-    with matplotlib.rc_context({"svg.hashsalt": "quorate"}):
-        figure.savefig(buffer, format=form, dpi=120, metadata={"Date": None} if form == "svg" else None)
-    return buffer.getvalue()
-
-
-def _page(svg: str, title: str, table: str) -> str:
-    drawing = svg[svg.index("<svg") :]  # without the XML declaration, which HTML does not know
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>quorate availability</title>\n'
-        "<style>body { font-family: sans-serif; margin: 2em } svg { max-width: 100%; height: auto }</style>\n</head>\n"
-        f"<body>\n<h1>{html.escape(title)}</h1>\n{drawing}\n<pre>{html.escape(table)}</pre>\n</body>\n</html>\n"
-    )

@@ -25,6 +25,7 @@ COMMANDS = MappingProxyType(
         "log": "quorate.cli.log:log",
         "check": "quorate.cli.check:check",
         "availability": "quorate.cli.availability:availability",
+        "compare": "quorate.cli.compare:compare",
         "simulate": "quorate.cli.simulate:simulate",
     }
 )
