@@ -64,6 +64,15 @@ def test_another_protocol_is_refused_with_advice(tmp_path: Path) -> None:
         open_cluster(tmp_path, None, "zab", default_nodes=3)
 
 
+def test_quorums_that_need_not_meet_are_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    with locked_folder(tmp_path):
+        with pytest.raises(CommandError, match=r"--protocol paxos:3\+2: .* must add up to more than 5"):
+            open_cluster(tmp_path, 5, "paxos:3+2", default_nodes=3)
+        made = open_cluster(tmp_path, 5, "etcd=paxos:4+2", default_nodes=3)
+        assert made.protocol == "cluster=raft,etcd=paxos:4+2,zookeeper=zab"
+        assert open_cluster(tmp_path, default_nodes=3) == made
+
+
 def test_services_are_decided_once(tmp_path: Path) -> None:
     with locked_folder(tmp_path):
         made = open_cluster(tmp_path, services=("zookeeper", "etcd"), default_nodes=3)

@@ -118,6 +118,10 @@ def test_the_message_names_the_file_and_lists_the_problems(tmp_path: Path) -> No
         ({"node": True}, "node = true: must be a whole number"),
         ({"data": ""}, 'data = "": must be the path of a folder'),
         ({"protocol": "paxso"}, "protocol = \"paxso\": 'paxso' is no protocol: there are raft, paxos, zab"),
+        (
+            {"protocol": "paxos:2+1"},
+            'protocol = "paxos:2+1": quorums of 2 nodes for phase 1 and 1 for phase 2 need not',
+        ),
         ({"protocol": 7}, "protocol = 7: must be one of raft, paxos, zab, or a list"),
         ({"members": {}}, "members has 0 nodes"),
         ({"members": {"one": "a:1"}, "node": 0}, 'members.one = "a:1": a node\'s id must be a whole number'),

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.node.config import SERVICE_GROUPS
-from quorate.node.protocols import CLUSTER_SERVICE, PROTOCOL_NAMES, protocol_text, protocols_in, protocols_of
+from quorate.node.protocols import (
+    CLUSTER_SERVICE,
+    PROTOCOL_NAMES,
+    check_quorums,
+    protocol_text,
+    protocols_in,
+    protocols_of,
+    why_members_stay,
+    without_sizes,
+)
 
 BOTH = tuple(SERVICE_GROUPS)
 
@@ -41,6 +50,32 @@ def test_a_name_is_for_every_group_and_a_list_for_those_that_it_names() -> None:
 def test_what_makes_no_sense_is_refused_with_what_would(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         protocols_of(text, BOTH)
+
+
+@pytest.mark.parametrize("name", ["paxos:", "paxos:4", "paxos:0+5", "paxos:4+", "paxos:4+2+1", "paxos:10+2", "zab:2+2"])
+def test_sizes_of_quorums_are_two_numbers_behind_paxos(name: str) -> None:
+    with pytest.raises(ValueError, match=r"is no protocol: there are .*, and as paxos:4\+2 where 4 nodes are to elect"):
+        protocols_of(name, BOTH)
+
+
+def test_sizes_of_quorums_must_meet_among_the_voters() -> None:
+    protocols = protocols_of("etcd=paxos:4+2", BOTH)
+    check_quorums(protocols, 5)
+    check_quorums(protocols_of(None, BOTH), 5)
+    with pytest.raises(ValueError, match="so a new leader could miss what was chosen"):
+        check_quorums(protocols, 6)
+    with pytest.raises(ValueError, match="phase 1 of 4 nodes is impossible with 3 voters"):
+        check_quorums(protocols, 3)
+
+
+def test_only_sizes_of_quorums_fix_the_members() -> None:
+    text = protocol_text(protocols_of("etcd=paxos:4+2,zookeeper=paxos", BOTH))
+    assert text == "cluster=raft,etcd=paxos:4+2,zookeeper=paxos"
+    assert "4 nodes elect, 2 decide" in str(why_members_stay(text))
+    assert "5 nodes elect, 1 decide" in str(why_members_stay("paxos:5+1"))
+    assert without_sizes(text) == "cluster=raft,etcd=paxos,zookeeper=paxos"
+    assert without_sizes("paxos:5+1") == "paxos"
+    assert why_members_stay(without_sizes(text)) is None
 
 
 def test_a_service_that_the_cluster_does_not_serve_runs_on_nothing() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar
 
 from quorate.node.config import LimitsConfig
 from quorate.node.node import Node
+from quorate.node.protocols import protocol_text, protocols_of
 from quorate.node.room import CLUSTER_GROUP
 from quorate.node.roster import RemovedFromCluster
 from quorate.services.cluster.commands import Add, Promote, Remove
@@ -22,6 +24,8 @@ from quorate.simulation.cluster import CLIENT_PORT, ClusterSettings, SimulatedCl
 from quorate.simulation.scheduler import Simulation
 
 T = TypeVar("T")
+PROTOCOL = os.environ.get("QUORATE_PROTOCOL") or protocol_text(protocols_of(None, [ZOOKEEPER.name]))
+"""What the clusters of this folder's tests run on: the defaults, or all of it on what the environment says."""
 
 
 def endpoint_of(node: int) -> str:
@@ -31,8 +35,16 @@ def endpoint_of(node: int) -> str:
 class WholeNodes(SimulatedCluster):
     """Nodes with ZooKeeper, and one machine for all their clients."""
 
-    def __init__(self, count: int = 3, seed: int = 0, *, spares: int = 0, limits: LimitsConfig | None = None) -> None:
-        settings = ClusterSettings(count, ZOOKEEPER, spares=spares, limits=limits or LimitsConfig())
+    def __init__(
+        self,
+        count: int = 3,
+        seed: int = 0,
+        *,
+        spares: int = 0,
+        limits: LimitsConfig | None = None,
+        protocol: str = PROTOCOL,
+    ) -> None:
+        settings = ClusterSettings(count, ZOOKEEPER, protocol, spares, limits or LimitsConfig())
         super().__init__(Simulation(seed), settings, service=self._with_store_at_hand)
         self.random = Random(seed)
         self.stores: dict[int, Store] = {}

@@ -74,6 +74,7 @@ class GroupStatus(msgspec.Struct, frozen=True):
     ready: bool
     commit_position: int
     applied_position: int
+    protocol: str = "raft"
     leadership: str = ""
     """The generation in the protocol's own words; empty from a node that knows one protocol only."""
     snapshot_bytes: int = 0

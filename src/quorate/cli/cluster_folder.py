@@ -34,7 +34,7 @@ from quorate.node.config import (
     parse_services,
     render_config,
 )
-from quorate.node.protocols import protocol_text, protocols_of
+from quorate.node.protocols import check_quorums, protocol_text, protocols_of
 
 FORMAT = 3
 FORMAT_WITHOUT_SERVICES = 2
@@ -111,9 +111,8 @@ def open_cluster(
         mark = None
     if mark is None:
         served = services or tuple(SERVICE_GROUPS)
-        mark = ClusterMark(
-            f"local-{secrets.token_hex(6)}", nodes or default_nodes, _protocol_text(protocol, served), served
-        )
+        count = nodes or default_nodes
+        mark = ClusterMark(f"local-{secrets.token_hex(6)}", count, _protocol_text(protocol, served, count), served)
         _write_mark(path, mark)
         return mark
     if nodes is not None and nodes != mark.nodes:
@@ -129,7 +128,7 @@ def open_cluster(
             f"good when a cluster is formed. Run it with --services {made_with}, or choose another folder with "
             "--data, or begin anew with --fresh, which deletes its data."
         )
-    if protocol is not None and (wanted := _protocol_text(protocol, mark.services)) != mark.protocol:
+    if protocol is not None and (wanted := _protocol_text(protocol, mark.services, mark.nodes)) != mark.protocol:
         raise CommandError(
             f"the cluster in {path} was made with the protocol {mark.protocol}, not {wanted}. "
             f"Run it with --protocol {mark.protocol}, or choose another folder with --data, "
@@ -138,9 +137,11 @@ def open_cluster(
     return mark
 
 
-def _protocol_text(protocol: str | None, services: tuple[str, ...]) -> str:
+def _protocol_text(protocol: str | None, services: tuple[str, ...], nodes: int) -> str:
     try:
-        return protocol_text(protocols_of(protocol, services))
+        protocols = protocols_of(protocol, services)
+        check_quorums(protocols, nodes)
+        return protocol_text(protocols)
     except ValueError as error:
         raise CommandError(f"--protocol {protocol}: {error}") from error
 

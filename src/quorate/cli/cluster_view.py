@@ -17,7 +17,8 @@ from quorate.cli.admin import (
     reachable,
 )
 from quorate.node.config import Address, parse_address
-from quorate.quorums import Joint, Majority, Quorum
+from quorate.node.protocols import quorum_sizes
+from quorate.quorums import AtLeast, Flexible, Joint, Majority, Quorum
 
 ANSWER_TIMEOUT_S = 2.0
 
@@ -115,9 +116,12 @@ def heading_of(words: Iterable[str]) -> str:
     return "/".join(dict.fromkeys(words)) or "term"
 
 
-def quorum(group: GroupStatus) -> Quorum:
+def quorum(group: GroupStatus) -> Quorum | AtLeast:
     """Who decides in the group, as one of its nodes says; it must know voters."""
-    majority = Majority(tuple(sorted(set(group.voters))))
+    voters = tuple(sorted(set(group.voters)))
+    if (sizes := quorum_sizes(group.protocol)) is not None:
+        return Flexible(voters, *sizes).phase_2
+    majority = Majority(voters)
     return Joint(Majority(tuple(sorted(set(group.old_voters)))), majority) if group.old_voters else majority
 
 

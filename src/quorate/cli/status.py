@@ -106,7 +106,7 @@ def _headline(view: ClusterView, cluster: str, protocol: str) -> str:
         verdict = "NO QUORUM: the cluster is not formed yet"
     elif leaderless:
         where = f" for {' and '.join(leaderless)}" if len(leaders) > 1 else ""
-        majority = f"{voters // 2 + 1} of {voters} voter{'s' if voters > 1 else ''}"
+        majority = "a quorum" if ":" in protocol else f"{voters // 2 + 1} of {voters} voter{'s' if voters > 1 else ''}"
         verdict = f"NO QUORUM{where}: no leader is followed by {majority}"
     else:
         verdict = ", ".join(

@@ -96,7 +96,8 @@ machines, run `quorate node` on each; docs/deployment.md shows it. A cluster tha
 @click.option(
     "--protocol",
     metavar="NAME",
-    help=f"Consensus protocol: {', '.join(PROTOCOL_NAMES)}, or one for each group, as in etcd=raft,zookeeper=zab. "
+    help=f"Consensus protocol: {', '.join(PROTOCOL_NAMES)}, one for each group, as in etcd=raft,zookeeper=zab; "
+    "with paxos:4+2, 4 nodes elect and 2 decide. "
     f"[default: {protocol_text(protocols_of(None, SERVICE_GROUPS))}, or as the data was made]",
 )
 @click.option(

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from quorate.node.protocols import EXAMPLE, PROTOCOL_NAMES, protocol_text, protocols_of
+from quorate.node.protocols import EXAMPLE, PROTOCOL_NAMES, check_quorums, protocol_text, protocols_of
 
 SettingValue: TypeAlias = str | int
 
@@ -316,7 +316,7 @@ class _Reader:
         data = self._data(folder)
         join = self._join()
         services = self._services()
-        protocol = self._protocol(services or tuple(SERVICE_GROUPS))
+        protocol = self._protocol(services or tuple(SERVICE_GROUPS), 0 if join else len(members))
         listen = self._listen(members.get(node) if node is not None else None, services or ())
         timing = self._numbers("timing", TimingConfig)
         limits = self._numbers("limits", LimitsConfig)
@@ -485,7 +485,8 @@ class _Reader:
             self._wrong("services", value, str(error))
             return None
 
-    def _protocol(self, services: Collection[str]) -> str | None:
+    def _protocol(self, services: Collection[str], voters: int) -> str | None:
+        """`voters`: how many form the cluster; 0 where that is not known."""
         value = self.tree.get("protocol")
         if value is None:
             return None
@@ -493,7 +494,10 @@ class _Reader:
             self._wrong("protocol", value, f"must be one of {', '.join(PROTOCOL_NAMES)}, or a list as {EXAMPLE!r}")
             return None
         try:
-            return protocol_text(protocols_of(value, services))
+            protocols = protocols_of(value, services)
+            if voters:
+                check_quorums(protocols, voters)
+            return protocol_text(protocols)
         except ValueError as error:
             self._wrong("protocol", value, str(error))
             return None

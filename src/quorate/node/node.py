@@ -10,10 +10,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quorate import __version__
+from quorate.consensus.paxos import flexible
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import Recovered
 from quorate.consensus.replica import (
@@ -41,7 +42,7 @@ from quorate.node.group import ReplicatedGroup
 from quorate.node.metrics import MetricsPage
 from quorate.node.neighbours import Neighbours
 from quorate.node.operations import Operations
-from quorate.node.protocols import CLUSTER_SERVICE
+from quorate.node.protocols import CLUSTER_SERVICE, quorum_sizes
 from quorate.node.recovery import apply_entries
 from quorate.node.room import CLUSTER_GROUP, DiskRoom
 from quorate.node.roster import Roster, Standing
@@ -118,7 +119,7 @@ class Node:
         services_by_group = {at.group_id: at.service.name for at in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
         folder = open_folder(disk, config, services_by_group.values(), self._random_hex)
         self._identity, self._log, self._recovered = folder.identity, folder.log, folder.recovered
-        self._protocols = {group: protocols[folder.protocols[name]] for group, name in services_by_group.items()}
+        self._protocols = {group: _named(folder.protocols[of], protocols) for group, of in services_by_group.items()}
         self._snapshots = Snapshots(disk)
         self.members = ClusterStore()
         """Who belongs to the cluster, as far as this node has applied it."""
@@ -637,6 +638,11 @@ class Node:
                 }
             )
         return described
+
+
+def _named(name: str, protocols: Mapping[str, ConsensusProtocol]) -> ConsensusProtocol:
+    sizes = quorum_sizes(name)
+    return protocols[name] if sizes is None else replace(flexible(*sizes), name=name)
 
 
 class _Host:

@@ -27,6 +27,7 @@ from quorate.net.probe import probe
 from quorate.node.admin import Answer, BadRequest, Body, Handler, Route, Stream, json_answer
 from quorate.node.config import WILDCARD_HOSTS, parse_address
 from quorate.node.group import ReplicatedGroup
+from quorate.node.protocols import why_members_stay
 from quorate.services.cluster.commands import NOBODY, Add, Promote, Remove
 from quorate.services.cluster.door import ChangeRefused, OutcomeUnknown
 from quorate.services.cluster.plan import Transfer, Verdict, judge
@@ -84,6 +85,8 @@ class Operations:
         node = self._node
         if node.cluster_door is None:
             return _refused("this node is no member of a cluster yet", HTTPStatus.SERVICE_UNAVAILABLE)
+        if (fixed := why_members_stay(node.local_identity().protocol)) is not None:
+            return _refused(fixed)
         await self._first_moment()
         verdict = await self._judge(change, patient=not (request.dry_run or request.force))
         refusal = verdict.refusal(request.force)

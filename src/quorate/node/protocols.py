@@ -4,17 +4,24 @@
     protocols_of("paxos", ["etcd"])                      {"cluster": "paxos", "etcd": "paxos"}
     protocols_of("etcd=paxos", ["zookeeper", "etcd"])    {"cluster": "raft", "etcd": "paxos", "zookeeper": "zab"}
 
+Paxos may be given sizes of quorums: `paxos:4+2` elects a leader with 4 nodes and decides with 2, which holds for the
+voters with which the cluster is formed.
+
 A cluster is made with one choice and keeps it: logs, votes and messages of one protocol mean nothing to another.
 Settings, marks, handshakes and backups all hold the text of `protocol_text`, so that equal choices are equal texts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from quorate.quorums import Flexible
+
 PROTOCOL_NAMES: Final = ("raft", "paxos", "zab")
+_WITH_QUORUMS: Final = re.compile(r"paxos:([1-9])\+([1-9])")
 EXAMPLE: Final = "etcd=paxos,zookeeper=zab"
 
 CLUSTER_SERVICE: Final = "cluster"
@@ -72,7 +79,38 @@ def protocol_text(protocols: Mapping[str, str]) -> str:
     return ",".join(f"{service}={name}" for service, name in sorted(protocols.items()))
 
 
+def quorum_sizes(name: str) -> tuple[int, int] | None:
+    """Of phase 1 and phase 2, where the protocol was given sizes; None where majorities decide."""
+    match = _WITH_QUORUMS.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match is not None else None
+
+
+def check_quorums(protocols: Mapping[str, str], voters: int) -> None:
+    """Whether so many voters can decide by the sizes that were given.  Raises ValueError that says why not."""
+    for name in protocols.values():
+        if (sizes := quorum_sizes(name)) is not None:
+            Flexible(tuple(range(voters)), *sizes)
+
+
+def why_members_stay(text: str) -> str | None:
+    """Why the members of a cluster with this protocol can never be changed; None where they can be."""
+    for part in text.split(","):
+        if (sizes := quorum_sizes(part.rpartition("=")[2])) is not None:
+            return (
+                f"the quorums of this cluster are of fixed sizes ({sizes[0]} nodes elect, {sizes[1]} decide), which "
+                "are safe for the voters with which it was formed and no others: its members cannot be changed "
+                "(a backup can become another cluster: quorate snapshot restore)"
+            )
+    return None
+
+
+def without_sizes(text: str) -> str:
+    """The text of the same protocol with majorities: for a cluster of other voters."""
+    return _WITH_QUORUMS.sub("paxos", text)
+
+
 def _checked(name: str) -> str:
-    if name not in PROTOCOL_NAMES:
-        raise ValueError(f"{name!r} is no protocol: there are {', '.join(PROTOCOL_NAMES)}")
+    if name not in PROTOCOL_NAMES and quorum_sizes(name) is None:
+        known = f"{', '.join(PROTOCOL_NAMES)}, and as paxos:4+2 where 4 nodes are to elect and 2 to decide"
+        raise ValueError(f"{name!r} is no protocol: there are {known}")
     return name

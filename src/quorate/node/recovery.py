@@ -39,7 +39,7 @@ from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import CompactedThrough, Entry, InvalidState, Recovered
 from quorate.consensus.replica import ConsensusProtocol, NodeId
 from quorate.node.config import SERVICE_GROUPS
-from quorate.node.protocols import CLUSTER_SERVICE, protocols_in
+from quorate.node.protocols import CLUSTER_SERVICE, protocols_in, without_sizes
 from quorate.node.snapshot_header import read_header
 from quorate.node.wire import Batch, Payload, PayloadCodec
 from quorate.services.cluster.commands import Member, Recover, encode
@@ -245,7 +245,12 @@ def _start_over(
     recovered = {group: _taken_over(was, found.groups[group]) for group, was in found.recovered.items()}
     cluster = new.cluster or found.cluster
     identity = NewIdentity(
-        cluster, new.cluster_id, node, new.incarnation, found.protocol, recovered_from=found.cluster_id
+        cluster,
+        new.cluster_id,
+        node,
+        new.incarnation,
+        without_sizes(found.protocol),
+        recovered_from=found.cluster_id,
     )
     extra = _extra_entries(found, new, node, peer)
     kept = start_over(disk, recovered, extra, identity, why, unpacked=tuple(unpacked))
@@ -256,7 +261,7 @@ def _start_over(
 def _protocol(text: str, group: int) -> ConsensusProtocol:
     names = {CLUSTER_GROUP: CLUSTER_SERVICE, **{number: service for service, number in SERVICE_GROUPS.items()}}
     try:
-        [protocol] = protocols_in(text, [names.get(group, "")]).values()
+        [protocol] = protocols_in(without_sizes(text), [names.get(group, "")]).values()
         return PROTOCOLS[protocol]
     except ValueError as error:
         raise CannotRecover(f"nothing says which protocol group {group} ran on ({text})") from error

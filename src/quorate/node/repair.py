@@ -14,6 +14,7 @@ from dataclasses import replace
 from quorate.consensus.records import InvalidState
 from quorate.node.config import NodeConfig
 from quorate.node.node import Node
+from quorate.node.protocols import why_members_stay
 from quorate.node.snapshotting import DamagedData
 from quorate.storage.disk import Disk
 from quorate.storage.identity import DamagedIdentity, Identity, IdentityMismatch
@@ -76,9 +77,12 @@ def other_members(config: NodeConfig, disk: Disk) -> dict[int, str]:
 
 
 def can_be_refilled(config: NodeConfig, disk: Disk) -> bool:
-    """Whether other nodes vote, as far as the folder knows, else as the settings say."""
+    """Whether other nodes vote, as far as the folder knows, else as the settings say, and may change the members."""
     identity = _identity(disk)
     voters = set(identity.voters) if identity is not None else set()
+    protocol = identity.protocol if identity is not None and identity.cluster_id else config.protocol
+    if protocol is not None and why_members_stay(protocol) is not None:
+        return False
     return bool((voters or set(config.members)) - {config.node})
 
 

@@ -22,6 +22,7 @@ from quorate.consensus.membership import NO_CONFIGURATION, Configuration
 from quorate.consensus.replica import NodeId
 from quorate.net.handshake import HandshakeRefused, LocalIdentity, PeerIdentity, RefusalCode
 from quorate.node.config import Address, NodeConfig, parse_address
+from quorate.node.protocols import why_members_stay
 from quorate.services.cluster.addresses import normalise
 from quorate.services.cluster.store import ClusterStore
 from quorate.storage.identity import Identity, cluster_id_of
@@ -332,6 +333,8 @@ class Roster:
                 f"{peer.address}: if it has moved and lost its folder, use `quorate member replace`",
                 RefusalCode.OTHER_FOLDER,
             )
+        if (fixed := why_members_stay(self._identity.protocol)) is not None:
+            raise HandshakeRefused(f"node {peer.node} came with another data folder: {fixed}", RefusalCode.OTHER_FOLDER)
         self.knocks[peer.node] = Knock(peer.node, peer.incarnation, peer.address, peer.admin, self._now_ms())
         if member is not None and not member.incarnation:
             raise HandshakeRefused(
