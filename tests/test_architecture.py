@@ -42,6 +42,7 @@ NODES_OWN_SERVICE = "cluster"
 
 LABORATORY = {"checking", "simulation", "comparison"}
 LABORATORY_COMMANDS = {
+    "quorate.cli.availability_simulated",
     *("quorate.cli.check", "quorate.cli.simulate"),
     *(f"quorate.cli.compare{part}" for part in ("", "_plot", "_real", "_report", "_tables")),
 }

@@ -288,3 +288,17 @@ def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
     result = availability("--nodes", "3", "--plot", tmp_path / "nowhere" / "a.svg")
     assert result.exit_code == 1
     assert result.output.endswith("a.svg: No such file or directory\n")
+
+
+def test_simulated_clusters_do_what_the_model_says() -> None:
+    arguments = ("--nodes", "3", "--node-failure", "0.3", "--link-failure", "0.3")
+    result = availability(*arguments, "--simulate", "4", "--protocol", "zab")
+    assert result.exit_code == 0
+    assert "whole nodes on zab, in 4 states" in result.output
+    assert "In every one of the states the cluster did what the model says." in result.output
+
+
+def test_a_graph_too_large_for_a_cluster_is_not_simulated() -> None:
+    result = availability("--nodes", "10", "--simulate", "1")
+    assert result.exit_code == 2
+    assert "a cluster has 9 nodes at most: --simulate cannot have 10" in result.output

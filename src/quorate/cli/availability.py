@@ -26,9 +26,12 @@ from quorate.availability import (
 )
 from quorate.cli.availability_graph import Description, describe_graph
 from quorate.cli.availability_plot import Curve, check_plot, write_plot
+from quorate.cli.availability_simulated import compare_with_simulation
 from quorate.cli.errors import CommandError
 from quorate.cli.progress import ProgressLine
 from quorate.cli.tables import render_table
+from quorate.node.config import MAX_MEMBERS
+from quorate.node.protocols import PROTOCOL_NAMES
 
 EPILOG = """\b
 Examples:
@@ -38,6 +41,7 @@ Examples:
   quorate availability --node-failure 4=0.2           the last of five nodes is a worse machine
   quorate availability --links 0-1,1-2,2-3,3-0        a ring of four
   quorate availability --graph zones.txt --plot zones.svg
+  quorate availability --node-failure 0.2 --link-failure 0.3 --simulate 100 --protocol zab
 
 \b
 What counts as reaching a decision: some coordinator works and hears enough nodes, itself included.
@@ -109,6 +113,17 @@ docs/availability.md says how it is computed and what the model leaves out.
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also draw it over a range of node failures: a .svg, .png or .html file.",
 )
+@click.option(
+    "--simulate",
+    "states",
+    metavar="STATES",
+    type=click.IntRange(min=1),
+    help="Also draw so many states of the nodes and links, let a simulated cluster live through each, and compare.",
+)
+@click.option(
+    "--protocol", type=click.Choice(PROTOCOL_NAMES), default=PROTOCOL_NAMES[0], show_default=True, help="Of --simulate."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --simulate.")
 def availability(
     nodes: int | None,
     node_failures: Sequence[str],
@@ -118,6 +133,9 @@ def availability(
     flexible_sizes: Sequence[str],
     coordinator: int,
     plot_file: Path | None,
+    states: int | None,
+    protocol: str,
+    seed: int,
 ) -> None:
     """Compute the exact probability that a decision is reached, for several kinds of quorums.
 
@@ -132,6 +150,8 @@ def availability(
         decisions = choose_decisions(graph.size, coordinator, flexible_sizes)
     except AvailabilityError as error:
         raise click.UsageError(str(error)) from error
+    if states is not None and graph.size > MAX_MEMBERS:
+        raise click.UsageError(f"a cluster has {MAX_MEMBERS} nodes at most: --simulate cannot have {graph.size}")
     if plot_file is not None:
         check_plot(plot_file)
     columns = compute(graph, decisions, coordinator)
@@ -143,6 +163,9 @@ def availability(
         except OSError as error:
             raise CommandError(f"cannot write {plot_file}: {error.strerror}") from error
         click.echo(f"\nThe plot is in {plot_file}.")
+    if states is not None:
+        any_direct = undecided(graph.node_failure, columns[1].stuck[0])
+        click.echo(f"\n{compare_with_simulation(graph, protocol, states, seed, any_direct)}")
 
 
 @dataclass(frozen=True, slots=True)
