@@ -93,10 +93,17 @@ def run_raising(plan: Plan, *, record: bool = False) -> Outcome:
     return run_well(plan, record=record)
 
 
-def run_without_end(plan: Plan, *, record: bool = False) -> Outcome:
-    """Seed 1 hangs."""
+def run_that_sleeps(plan: Plan, *, record: bool = False) -> Outcome:
+    """Seed 1 waits for nothing."""
     if plan.seed == 1:
         threading.Event().wait()
+    return run_well(plan, record=record)
+
+
+def run_without_end(plan: Plan, *, record: bool = False) -> Outcome:
+    """Seed 1 turns in circles."""
+    while plan.seed == 1:
+        pass
     return run_well(plan, record=record)
 
 

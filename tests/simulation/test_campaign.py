@@ -15,6 +15,7 @@ from tests.simulation.fake_runs import (
     run_by_process,
     run_into_death,
     run_raising,
+    run_that_sleeps,
     run_well,
     run_without_end,
 )
@@ -81,12 +82,19 @@ def test_what_a_run_raises_is_a_violation() -> None:
     assert summaries[4].text == "all the way"
 
 
-def test_a_run_that_hangs_is_killed_and_told_and_the_others_are_not_lost() -> None:
+def test_a_run_that_turns_in_circles_is_ended_and_told_and_the_others_are_not_lost() -> None:
     def limit_s(plan: Plan) -> float:
         return 1.0 if plan.seed == 1 else 60.0
 
     found = checks(campaign(plans(*range(6)), run_without_end, 2, keep_going=True, limit_s=limit_s))
     assert found == {0: "", 1: HANG, 2: "", 3: "", 4: "", 5: ""}
+
+
+def test_a_run_that_does_nothing_is_ended_too() -> None:
+    def limit_s(plan: Plan) -> float:
+        return 0.2 if plan.seed == 1 else 60.0
+
+    assert checks(campaign(plans(0, 1), run_that_sleeps, 1, limit_s=limit_s)) == {0: "", 1: HANG}
 
 
 def test_a_process_that_dies_is_told_and_replaced() -> None:

@@ -53,7 +53,7 @@ def test_only_the_client_that_does_it_is_left_with_few_operations(shrunk: Progre
 
 def test_what_is_not_shrunk_stays(shrunk: Progress) -> None:
     plan = shrunk.smallest.plan
-    assert (plan.seed, plan.nodes, plan.protocol, plan.clients) == (7, 3, "raft", 10)
+    assert (plan.seed, plan.nodes, plan.protocol, plan.clients) == (7, 3, None, 10)
 
 
 def test_it_takes_few_runs(shrunk: Progress) -> None:

@@ -83,10 +83,7 @@ def summary_of_lost(plan: Plan, lost: Lost) -> Summary:
 
 
 def time_limit_s(plan: Plan) -> float:
-    """How much real time a run may take before it counts as hanging.
-
-    Some thirty times what it should need: a busy machine is no violation.
-    """
+    """How much processor time a run may take before it counts as hanging: some thirty times what it should need."""
     size = max(1.0, plan.nodes / 3) * max(1.0, plan.operations_per_s / 100)
     return 240.0 + size * (plan.duration_s + 60.0)
 

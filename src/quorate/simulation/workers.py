@@ -1,8 +1,8 @@
 """Work done in other processes, any of which may hang or die without taking the rest along.
 
 Not `concurrent.futures`: there, one process that dies ends the whole pool, and a task that hangs cannot be ended at
-all.  Here each process has one task at a time and a deadline for it, and a process that misses the deadline is killed
-and replaced.
+all.  Here each process has one task at a time and a limit for it, and a process that exceeds the limit is ended and
+replaced.  The limit is of processor time: on a busy machine sound work takes long, and does not hang.
 
     with Workers(2, perform) as workers:
         workers.begin(workers.idle[0], task, limit_s=60)
@@ -30,6 +30,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 HANG = "hang"
+HANG_EXIT_CODE = 93
+"""Of a process that used up the limit of its task."""
+PATIENCE = 10
+"""Times its limit, in real time, a task may take that uses no processor time."""
+LOOK_S = 0.5
+"""Between two looks of a process at how much it has used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +84,15 @@ class Workers(Generic[T, R]):
         return [worker for worker, under in enumerate(self._under) if under is not None]
 
     def begin(self, worker: int, task: T, limit_s: float) -> None:
-        """Give an idle worker a task, and so many seconds of real time for it."""
+        """Give an idle worker a task, and so many seconds of processor time for it."""
         assert self._under[worker] is None, f"worker {worker} is busy"
         running = self._workers[worker]
         if running is None or not running.process.is_alive():
             self._discard(worker)
             running = self._workers[worker] = _start(self._perform)
-        self._under[worker] = _Under(task, time.monotonic() + limit_s, limit_s)
+        self._under[worker] = _Under(task, time.monotonic() + PATIENCE * limit_s, limit_s)
         try:
-            running.connection.send(task)
+            running.connection.send((task, limit_s))
         except OSError:
             return  # it died just now, and `wait` sees that
 
@@ -113,10 +119,12 @@ class Workers(Generic[T, R]):
             except (EOFError, OSError):
                 running.process.join(1.0)  # to learn with which code it ended by itself
                 self._discard(worker)
+                if running.process.exitcode == HANG_EXIT_CODE:
+                    return Lost(HANG, f"no end after {under.limit_s:.0f} s of processor time")
                 return Lost("died", f"the process that ran it ended with code {running.process.exitcode}")
         if time.monotonic() >= under.deadline:
             self._discard(worker)
-            return Lost(HANG, f"no end after {under.limit_s:.0f} s of real time")
+            return Lost(HANG, f"no end after {PATIENCE * under.limit_s:.0f} s of real time")
         return None
 
     def _discard(self, worker: int) -> None:
@@ -163,17 +171,35 @@ def _serve(connection: Connection, perform: Callable[[T], R]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())  # the warnings of simulated nodes are for nobody
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    limit = _Limit()
+    threading.Thread(target=limit.watch, daemon=True).start()
     while True:
+        limit.at_s = None
         try:
-            task = cast(T, connection.recv())
+            task, limit_s = cast("tuple[T, float]", connection.recv())
         except EOFError:
             return
+        limit.at_s = time.process_time() + limit_s
         result: R | Lost
         try:
             result = perform(task)
         except Exception as error:
             result = Lost(f"error {type(error).__name__}", traceback.format_exc())
         connection.send(result)
+
+
+class _Limit:
+    """Ends this process when it has used so much processor time: from a thread, since what hangs sees to nothing."""
+
+    def __init__(self) -> None:
+        self.at_s: float | None = None
+
+    def watch(self) -> None:
+        while True:
+            time.sleep(LOOK_S)
+            at_s = self.at_s
+            if at_s is not None and time.process_time() >= at_s:
+                os._exit(HANG_EXIT_CODE)
 
 
 def _end_with_parent() -> None:
