@@ -136,6 +136,12 @@ MUTANTS: Final = (
         "epoch_accepted_from_two_leaders",
         "one leader in an epoch: who accepted one's NEWEPOCH accepts another's with the same number",
         Change(_REPLICA, "not (message.established or core.promised_to == sender)", "False"),
+        Change(
+            _DISCOVERY,
+            "(message.epoch >= self.epoch and (message.epoch, message.promised_to) != own)",
+            "message.epoch > self.epoch",
+        ),
+        Change(_DISCOVERY, "        own = (self.epoch, core.node_id)\n", ""),
     ),
     _zab(
         "acknowledge_an_old_epoch",
