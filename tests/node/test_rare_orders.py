@@ -15,7 +15,7 @@ from quorate.node.snapshotting import Snapshotter
 from quorate.services.zookeeper.door import ZooKeeperDoor
 from quorate.storage.log import Log
 from quorate.storage.snapshots import Receiver, SnapshotWriter
-from tests.node.whole_nodes import WholeNodes, endpoint_of
+from tests.node.whole_nodes import PROTOCOL, WholeNodes, endpoint_of
 
 SMALL_TAIL = LimitsConfig(max_tail_bytes=64 << 10, max_message_bytes=16 << 10)
 
@@ -36,9 +36,11 @@ def write_much(cluster: WholeNodes, node: int, count: int) -> None:
     cluster.run(work())
 
 
-def started(count: int = 3, limits: LimitsConfig | None = None) -> tuple[WholeNodes, int, int]:
+def started(
+    count: int = 3, limits: LimitsConfig | None = None, protocol: str = PROTOCOL
+) -> tuple[WholeNodes, int, int]:
     """A cluster, its leader and one follower."""
-    cluster = WholeNodes(count, seed=1, limits=limits)
+    cluster = WholeNodes(count, seed=1, limits=limits, protocol=protocol)
     leader = cluster.start_all()
     return cluster, leader, next((node for node in cluster.nodes if node != leader), leader)
 
@@ -172,7 +174,7 @@ def test_peers_may_speak_while_a_node_is_still_opening_its_doors(monkeypatch: py
 
 
 def test_after_a_bug_a_node_vouches_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster, leader, follower = started()
+    cluster, leader, follower = started(protocol="raft")
     commit = Core.commit
     struck = False
 
