@@ -271,7 +271,7 @@ def test_unknown_names_are_told(name: str, value: str) -> None:
         ({"clients": -1}, "clients is -1"),
         ({"nodes": 0}, "nodes is 0; there may be 1 to 9"),
         ({"nodes": 50}, "nodes is 50"),
-        ({"protocol": "chubby"}, "protocol 'chubby' is none of: raft"),
+        ({"protocol": "chubby"}, "protocol: 'chubby' is no protocol: there are raft"),
         ({"duration_s": 0}, "duration_s is 0; it must be more than 0"),
         ({"duration_s": -1}, "duration_s is -1"),
         ({"duration_s": float("nan")}, "duration_s is nan"),
