@@ -104,6 +104,7 @@ def compare(
 
     if output is not None:
         require_matplotlib()
+    folder = _existing(output)
     choice = Choice(
         profiles=tuple(name for name in PROFILE_NAMES if name in (profiles or PROFILE_NAMES)),
         variants=tuple(name for name in VARIANT_NAMES if name in (protocols or VARIANT_NAMES)),
@@ -119,7 +120,6 @@ def compare(
         size = RealSize(QUICK_ROUNDS, QUICK_KILLS) if quick else RealSize()
         measured = []
         if real_protocols:
-            folder = _existing(output)
             measured = measure_real(real_protocols, size, folder, lambda text: line.show(lambda: text))
     except (TaskFailed, RealFailed) as error:
         raise CommandError(str(error)) from error
@@ -138,7 +138,7 @@ def compare(
 
 
 def _existing(output: Path | None) -> Path:
-    """Where real nodes may keep their data for a while: on the disk that the user works on, not in memory."""
+    """Where the report goes, and real nodes keep their data meanwhile: on a disk that the user works on."""
     if output is None:
         return Path.cwd()
     try:

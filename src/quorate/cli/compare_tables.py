@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from quorate.cli.compare_real import RealFigures
 from quorate.cli.tables import render_table
 from quorate.comparison.commits import CommitFigures, Times
-from quorate.comparison.crashes import Crash, CrashFigures, mean
+from quorate.comparison.crashes import LIMIT_S, Crash, CrashFigures, mean
 from quorate.comparison.jobs import Choice, Found
 from quorate.comparison.partitions import PartitionFigures, SideFigures
-from quorate.comparison.profiles import PROFILES, VARIANTS
+from quorate.comparison.profiles import PROFILES, STEPS, VARIANTS
 
 WIDTH = 118
+STEP_ROUND_TRIP_MS = 2000 * STEPS.same_place_s[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _steps(steps: Mapping[str, CommitFigures], title: Callable[[str], str]) -> S
         (
             title(variant),
             *(
-                f"{figures.round_trips(times):.2f}"
+                f"{times.p50_ms / STEP_ROUND_TRIP_MS:.2f}"
                 for times in (
                     figures.write_at_leader,
                     figures.write_at_follower,
@@ -106,6 +107,13 @@ def _pair(times: Times) -> str:
     return f"{_ms(times.p50_ms)} {_ms(times.p99_ms):>5}"
 
 
+def _trips(figures: CommitFigures) -> str:
+    """Of the quorum; a leader that needs nobody else waits for none."""
+    if not figures.quorum_round_trip_ms:
+        return "-"
+    return f"{figures.write_at_leader.p50_ms / figures.quorum_round_trip_ms:.1f}"
+
+
 def _commits(commits: Mapping[str, Mapping[str, CommitFigures]], title: Callable[[str], str]) -> Iterator[Section]:
     rows = [
         (
@@ -113,7 +121,7 @@ def _commits(commits: Mapping[str, Mapping[str, CommitFigures]], title: Callable
             title(variant),
             _ms(figures.quorum_round_trip_ms),
             _pair(figures.write_at_leader),
-            f"{figures.round_trips(figures.write_at_leader):.1f}",
+            _trips(figures),
             _pair(figures.write_at_follower),
             _pair(figures.read_at_leader),
             _pair(figures.read_at_follower),
@@ -144,6 +152,8 @@ CrashTable = Mapping[str, Mapping[str, Mapping[str, CrashFigures]]]
 
 
 def _seconds(seconds: float) -> str:
+    if seconds >= LIMIT_S:
+        return f"> {LIMIT_S:.0f}"
     return f"{seconds:.3f}" if seconds < 10 else f"{seconds:.1f}"
 
 

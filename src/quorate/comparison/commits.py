@@ -30,7 +30,7 @@ class CommitFigures:
     """Of one variant on one profile.  Requests come from a client beside the node that is named."""
 
     quorum_round_trip_ms: float
-    """To the node whose answer completes the leader's quorum, were all answers sent at once."""
+    """To the node whose answer completes the leader's quorum, were all answers sent at once; 0 where it needs none."""
     messages: float
     """Between nodes, for one write at a time at the leader; without heartbeats."""
     message_bytes: float
@@ -52,10 +52,6 @@ class CommitFigures:
     loaded_messages: float
     """For a write in that load: a batch of many writes is one entry."""
     loaded_bytes: float
-
-    def round_trips(self, times: Times) -> float:
-        """The middle time in round trips of the quorum."""
-        return times.p50_ms / self.quorum_round_trip_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from quorate.comparison.stage import Setting, Stage, in_peace, stage
 
 ALIKE_SPREAD = 0.01
 """Election timeouts differ by at most a hundredth, so that all nodes that lost the leader stand at nearly one time."""
+LIMIT_S = 60.0
+"""Where no leader was found for so long, timeouts are as usual from then on: alike, they may split votes for ever."""
 PAUSE_S = (1.0, 2.0)
 """Between two crashes: a leader finds out about its round trips, and where in its heartbeats it is hit is chance."""
 
@@ -33,7 +35,7 @@ class CrashFigures:
 
     kind: str
     without_leader_s: tuple[float, ...]
-    """From each crash to when the next leader could take writes."""
+    """From each crash to when the next leader could take writes; LIMIT_S where that took longer."""
     lost_candidacies: tuple[int, ...]
     """Terms, ballots or epochs that some node stood in, and that nobody came to lead."""
     election_messages: tuple[int, ...]
@@ -52,7 +54,6 @@ class CrashFigures:
 def measure_crashes(setting: Setting, crash: Crash, trials: int) -> CrashFigures:
     """So many crashes of whoever leads, one after the other, each node back and whole again before the next."""
     with stage(setting) as on:
-        on.ledger.timeout_spread = ALIKE_SPREAD if crash is Crash.ALIKE else 1.0
         random = Random(f"{setting.seed}/crashes")
         found = [_crash_once(on, crash, random) for _ in range(trials)]
     without_leader_s, lost, messages = zip(*found, strict=True)
@@ -60,19 +61,22 @@ def measure_crashes(setting: Setting, crash: Crash, trials: int) -> CrashFigures
 
 
 def _crash_once(on: Stage, crash: Crash, random: Random) -> tuple[float, int, int]:
+    ledger = on.ledger
+    ledger.timeout_spread = ALIKE_SPREAD if crash is Crash.ALIKE else 1.0
     leader = on.leader()
     on.pass_time(random.uniform(*PAUSE_S))
-    ledger = on.ledger
     stood_before, led_before, messages = set(ledger.candidacies), len(ledger.led), ledger.election_messages
     crashed_s = on.simulation.now_s
     on.cluster.kill(leader, power_loss=crash is not Crash.PROCESS)
-    on.wait_for(lambda: len(ledger.led) > led_before)
-    next_led = ledger.led[led_before]
+    on.wait_for(lambda: len(ledger.led) > led_before or on.simulation.now_s >= crashed_s + LIMIT_S)
     lost = _lost(on, stood_before)
     spent = ledger.election_messages - messages
+    ledger.timeout_spread = 1.0
+    on.wait_for(lambda: len(ledger.led) > led_before)
+    without_leader_s = min(ledger.led[led_before].at_s - crashed_s, LIMIT_S)
     on.cluster.start(leader)
     on.wait_for(on.is_whole)
-    return next_led.at_s - crashed_s, lost, spent
+    return without_leader_s, lost, spent
 
 
 def _lost(on: Stage, stood_before: set[tuple[int, int]]) -> int:
