@@ -3,6 +3,9 @@
 Nodes run as their users run them: `python -m quorate node --config FILE`.  Each node holds
 the reading end of a pipe whose writing end only the test process has (`--stop-with-fd`):
 should the tests be killed, no node outlives them.
+
+QUORATE_PROTOCOL=paxos (raft, zab, or a list as `quorate up --protocol` takes it) runs every
+cluster on that instead of the defaults.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from quorate.node.config import NodeConfig, make_config, render_config
 
 READY_S = 60.0
 """How long anything that takes well under a second on an idle machine may take on a busy one."""
+
+PROTOCOL = os.environ.get("QUORATE_PROTOCOL")
 
 SMALL_STORAGE = {"storage": {"segment_bytes": 1 << 16, "snapshot_log_bytes": 1 << 17}}
 """The smallest log that is allowed: snapshots and changes of segments come after a few hundred writes."""
@@ -100,6 +105,11 @@ class Status:
     snapshot_position: int
     log_full: bool
     raw: Mapping[str, Any]
+
+    def reign(self) -> int:
+        """The number of the leadership: Raft's term, ZAB's epoch, the round of Paxos' ballot."""
+        _, _, number = self.raw["groups"][0]["leadership"].partition(" ")
+        return int(number.partition(".")[0])
 
 
 class Node:
@@ -259,6 +269,7 @@ class Cluster:
         data_folders: Mapping[int, Path] | None = None,
         wrapper: Callable[[int], Sequence[str]] = lambda node: (),
         services: Sequence[str] = ("zookeeper",),
+        protocol: str | None = PROTOCOL,
     ) -> None:
         """`settings` are sections of the configuration, the same for all nodes; `wrapper` precedes a node's command."""
         self._reservation = PortReservation()
@@ -267,6 +278,7 @@ class Cluster:
         self.name = name
         self._settings = settings or {}
         self._services = services
+        self._protocol = protocol
         self._clients: list[Any] = []
         self._closed = False
         self._pipe_reading, self._pipe_writing = os.pipe()
@@ -293,6 +305,7 @@ class Cluster:
             "services": [*self._services],
             "listen": {listener: f"127.0.0.1:{port}" for listener, port in listeners},
             **({"join": True} if join else {}),
+            **({"protocol": self._protocol} if self._protocol is not None else {}),
             **self._settings,
         }
         self.nodes.append(Node(make_config(settings), folder, wrapper))

@@ -160,7 +160,7 @@ def hello(target: Node, **changes: Any) -> bytes:
         release="0",
         cluster=target.config.cluster,
         cluster_id="",
-        protocol="raft",
+        protocol=target.require_status().raw["protocol"],
         node=other,
         incarnation="0" * 32,
         to_node=target.node,
@@ -178,7 +178,7 @@ def test_a_stranger_on_the_port_for_peers_is_refused_logged_and_told_why(cluster
     cases = [
         (hello(node, cluster="another"), "belongs to cluster 'another', this node to 'tested'"),
         (hello(node, wire_version=99), "speaks wire version 99"),
-        (hello(node, protocol="paxos"), "runs the protocol paxos"),
+        (hello(node, protocol="viewstamped"), "runs the protocol viewstamped"),
         (hello(node, to_node=7), "wants node 7, this is node 0"),
         (hello(node, node=9), "is not a member of cluster tested: add it with"),
         (hello(node, cluster_id="f" * 32), "takes no node of the old one"),

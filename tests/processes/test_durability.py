@@ -75,6 +75,7 @@ def test_nothing_leaves_a_node_before_its_disk_holds_it(
     cluster = make_cluster(
         settings=SMALL_STORAGE,
         wrapper=lambda node: strace(str(traces[node]), slow_syncs_us=slow_syncs_us[node]),
+        protocol="raft",  # whose words `durability` reads
     ).start()
     zxids: dict[bytes, int] = {}
     write_on_all(cluster, zxids)

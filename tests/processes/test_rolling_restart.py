@@ -70,7 +70,7 @@ def test_a_rolling_restart_costs_no_write_and_no_election_timeout(make_cluster: 
         for _ in range(2):
             for node in list(cluster.nodes):
                 led = cluster.leader() is node
-                generation = cluster.leader().require_status().generation
+                reign = cluster.leader().require_status().reign()
                 lost = [len(counter.lost) for counter in counters]
                 said = restart(cluster, node)
                 wait_for_increments(counters)
@@ -79,9 +79,9 @@ def test_a_rolling_restart_costs_no_write_and_no_election_timeout(make_cluster: 
                     assert "handed the leadership over to node" in said, said
                     assert "the leadership stays here" not in said, said
                     # One new leadership, by the transfer: an election after a timeout would have made another one.
-                    assert cluster.leader().require_status().generation == generation + 1
+                    assert cluster.leader().require_status().reign() == reign + 1
                 else:
-                    assert cluster.leader().require_status().generation == generation
+                    assert cluster.leader().require_status().reign() == reign
                 # Only the node that went away takes connections with it, and each at most a few times.
                 for counter, before in zip(counters, lost, strict=True):
                     assert len(counter.lost) - before <= 3, f"{counter.path}: {counter.lost[before:]}"

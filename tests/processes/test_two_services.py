@@ -75,7 +75,7 @@ def test_leaders_sit_on_different_nodes_and_move_alone(cluster: Cluster) -> None
         lambda: leaders(cluster) == {"zookeeper": 0, "etcd": 1}, "each service has the leader that was asked for"
     )
     headline = succeed(cluster.command("status")).splitlines()[0]
-    assert re.search(r"node 0 leads zookeeper in term \d+, node 1 leads etcd in term \d+$", headline)
+    assert re.search(r"node 0 leads zookeeper in \w+ [\d.]+, node 1 leads etcd in \w+ [\d.]+$", headline)
     for listener in BOTH:
         port_for_clients = str(getattr(cluster.node(2).config.listen, listener))
         assert succeed(quorate("status", "--endpoint", port_for_clients)).startswith(headline)
@@ -116,6 +116,7 @@ def settings_of(node: Node) -> dict[str, Any]:
         "node": config.node,
         "data": str(config.data),
         "join": True,
+        **({"protocol": config.protocol} if config.protocol is not None else {}),
         "members": {str(member): str(address) for member, address in config.members.items()},
         "listen": {name: str(getattr(config.listen, name)) for name in (*BOTH, "admin")},
     }

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.processes.cluster import READY_S, PortReservation, eventually
+from tests.processes.cluster import PROTOCOL, READY_S, PortReservation, eventually
 
 NODES = 3
 
@@ -25,6 +25,7 @@ class UpCommand:
 
     def start(self, *arguments: str) -> None:
         options = [text for name, port in self.ports.items() for text in (f"--{name}-port", str(port))]
+        options += ["--protocol", PROTOCOL] if PROTOCOL is not None else []
         command = [sys.executable, "-m", "quorate", "up", "--data", str(self.data), *options, *arguments]
         with self._output.open("w") as file:
             self._process = subprocess.Popen(command, stdout=file, stderr=file, text=True)
