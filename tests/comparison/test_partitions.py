@@ -72,9 +72,16 @@ def test_without_a_majority_anywhere_nobody_writes(variant: str, name: str) -> N
     assert all(reads_what_it_has(side, stale=False) for side in parted(VARIANTS[variant], name).sides)
 
 
-@pytest.mark.parametrize("variant", ["raft", "flexible"])
-def test_a_leader_that_sees_all_is_enough(variant: str) -> None:
-    assert all(map(does_all, parted(VARIANTS[variant], "only the leader sees all").sides))
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [
+        *(("raft", "only the leader sees all"), ("raft", "only a follower sees all")),
+        *(("paxos", "only a follower sees all"), ("zab", "only a follower sees all")),
+    ],
+)
+def test_one_node_that_sees_all_is_enough(variant: str, name: str) -> None:
+    """It leads, or comes to lead, and the others reach it."""
+    assert all(map(does_all, parted(VARIANTS[variant], name).sides))
 
 
 def test_small_quorums_write_on_the_leaders_side_whatever_its_size() -> None:

@@ -94,6 +94,10 @@ def _leader_and(companions: Callable[[int], int], name: str, rest: str) -> Calla
     return sides
 
 
+def _follower_alone(nodes: int) -> list[Side]:
+    return [Side("that follower", (1,)), Side("others, the old leader too", (0, *range(2, nodes)))]
+
+
 _ALONE = _leader_and(lambda _: 0, "leader", "others")
 
 PARTITIONS = (
@@ -106,6 +110,7 @@ PARTITIONS = (
     ),
     Partition("minority cut off", _leader_and(lambda nodes: nodes // 2, "leader's majority", "minority"), _between),
     Partition("only the leader sees all", _ALONE, _among_others),
+    Partition("only a follower sees all", _follower_alone, _among_others),
     Partition("leader not heard", _ALONE, _from_first),
     Partition("leader hears nobody", _ALONE, _to_first),
     Partition("every node alone", _ALONE, _everywhere),
