@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,50 @@ def test_an_only_node_tells_its_callers_of_its_limit_and_of_its_end() -> None:
                 await node.submit(Stock.add, "x" * 100)
             with pytest.raises(quorate.OutcomeUnknown, match="ZeroDivisionError"):
                 await node.submit(Stock.share, "apples", 0)
+
+    run(shop())
+
+
+async def quorate_command(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "quorate", *words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+
+
+@pytest.mark.processes
+def test_members_come_and_go_with_the_commands_of_every_cluster(tmp_path: Path) -> None:
+    *peers, first_admin, last_admin = [f"127.0.0.1:{port}" for port in free_ports(6)]
+    admins = {0: first_admin, 3: last_admin}
+
+    def node_of(node: int, members: list[str], *, join: bool = False) -> quorate.Replicated[Stock]:
+        return quorate.Replicated(
+            Stock,
+            node=node,
+            members=dict(enumerate(members)),
+            data=tmp_path / f"{node}",
+            protocol="paxos",
+            join=join,
+            admin=admins.get(node),
+        )
+
+    async def shop() -> None:
+        cluster = [node_of(node, peers[:3]) for node in range(3)]
+        await asyncio.gather(*(node.start() for node in cluster))
+        await cluster[1].submit(Stock.add, "apples", 7)
+        async with node_of(3, peers, join=True) as new:
+            await quorate_command("member", "add", "3", peers[3], "--endpoint", first_admin)
+            await new.wait_ready()
+            assert await new.query(Stock.count, "apples") == 7
+            await quorate_command("member", "promote", "3", "--endpoint", first_admin)
+            await quorate_command("member", "remove", "0", "--endpoint", last_admin)
+            with pytest.raises(Exception, match="removed"):
+                await cluster[0].wait_stopped()
+            with pytest.raises(quorate.NodeStopped, match="removed"):
+                await cluster[0].submit(Stock.add, "apples")
+            assert await new.submit(Stock.add, "apples") == 8
+            await asyncio.gather(*(node.stop() for node in cluster))
 
     run(shop())
 

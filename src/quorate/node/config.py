@@ -56,12 +56,14 @@ class ConfigError(Exception):
 
 
 class Address(NamedTuple):
-    """Where something listens.  As text `host:port`, an IPv6 host in brackets."""
+    """Where something listens.  As text `host:port`, an IPv6 host in brackets; nothing for `NO_ADDRESS`."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
+        if self == NO_ADDRESS:
+            return ""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

@@ -34,7 +34,7 @@ from quorate.net.links import Links
 from quorate.net.listener import PeerListener
 from quorate.net.transfer import DoubtfulSnapshot, Offer, TransferFailed, TransferReceiver, send_snapshot
 from quorate.node.admin import AdminListener, AdminPages, observing_pages
-from quorate.node.config import NO_ADDRESS, SERVICE_GROUPS, WILDCARD_HOSTS, NodeConfig
+from quorate.node.config import NO_ADDRESS, SERVICE_GROUPS, WILDCARD_HOSTS, Address, NodeConfig
 from quorate.node.data_folder import open_folder
 from quorate.node.driver import Driver
 from quorate.node.environment import Environment
@@ -613,7 +613,7 @@ class Node:
             "endpoints": {
                 "peer": str(config.listen.peer),
                 "admin": str(config.listen.admin),
-                **{hosted.service.name: f"{hosted.host}:{hosted.port}" for hosted in self._hosted},
+                **{hosted.service.name: str(Address(hosted.host, hosted.port)) for hosted in self._hosted},
             },
         }
 
