@@ -59,7 +59,12 @@ MUTANTS: Final = (
     _paxos(
         "leader_counts_itself_before_durable",
         "what is chosen is durable on a quorum: one acceptor and a leader that has written nothing make none",
-        Change(_CORE, "        return self.durable_position\n", "        return self.log.last_position\n"),
+        Change(
+            _STABLE_LEADER,
+            "        self._append(payload)\n        for progress",
+            "        self._append(payload)\n"
+            "        self._match_positions[self.core.node_id] = self.core.log.last_position\n        for progress",
+        ),
     ),
     _paxos(
         "leader_counts_its_former_acceptance",

@@ -83,8 +83,9 @@ MUTANTS: Final = (
         "what is committed is durable on a quorum: one follower and a leader that has written nothing make none",
         Change(
             _STABLE_LEADER,
-            "        self._match_positions[core.node_id] = core.accepted_position()\n        self._advance_commit()",
-            "        self._match_positions[core.node_id] = core.log.last_position\n        self._advance_commit()",
+            "        self._append(payload)\n        for progress",
+            "        self._append(payload)\n"
+            "        self._match_positions[self.core.node_id] = self.core.log.last_position\n        for progress",
         ),
     ),
     _zab(
