@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quorate.statemachine.blocking import BlockingReplicated
     from quorate.statemachine.embedded import embedded_cluster
     from quorate.statemachine.errors import (
         CannotStart,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockingReplicated",
     "CannotStart",
     "CommandError",
     "InvalidCommand",
@@ -44,6 +46,7 @@ _HOMES = MappingProxyType(
             ),
             "quorate.statemachine.errors",
         ),
+        "BlockingReplicated": "quorate.statemachine.blocking",
         "Replicated": "quorate.statemachine.replicated",
         "StateMachine": "quorate.statemachine.machine",
         "command": "quorate.statemachine.machine",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,25 @@ def test_before_its_cluster_is_formed_a_node_says_whom_it_waits_for(
                 node.query_local(Stock.count, "apples")
 
     run(alone())
+
+
+def test_a_program_without_an_event_loop(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    stock = quorate.BlockingReplicated(Stock, node=0, members={0: f"127.0.0.1:{port}"}, data=tmp_path, protocol="zab")
+    with pytest.raises(quorate.NodeStopped, match="does not run"):
+        stock.submit(Stock.add, "apples")
+    for count in (20, 40):
+        with stock:
+            stock.wait_ready(30)
+            with ThreadPoolExecutor(4) as threads:
+                assert len({*threads.map(lambda _: stock.submit(Stock.add, "apples"), range(20))}) == 20
+            assert (stock.query(Stock.count, "apples"), stock.leader) == (count, 0)
+            with pytest.raises(SoldOut):
+                stock.submit(Stock.take, "apples", 100)
+            with pytest.raises(RuntimeError, match="runs already"):
+                stock.start()
+            with pytest.raises(quorate.CannotStart, match="another process"):
+                quorate.BlockingReplicated(Stock, node=0, members={0: f"127.0.0.1:{port}"}, data=tmp_path).start()
 
 
 def test_what_cannot_start_says_why(tmp_path: Path) -> None:

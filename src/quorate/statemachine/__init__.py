@@ -6,6 +6,7 @@
     store        the class as `services.interface.Store`: pure
     door         callers in this process, as `services.interface.Door`
     replicated   one node of it: a `node.Node` with that store and that door
+    blocking     the same for programs without an event loop
     embedded     several nodes in one process
 
 Users take the names from `quorate` itself.
