@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from quorate.simulation.faults import CHANGES_OF_MEMBERS
 from quorate.simulation.plan import Plan
 from quorate.simulation.run import Options, draw_plan, required_coverage, run, run_seed
 from quorate.simulation.services import SERVICES
@@ -45,6 +46,21 @@ def test_five_nodes() -> None:
     outcome = run_seed(1, replace(SHORT, nodes=5))
     assert outcome.violation is None
     assert outcome.coverage["operations"] > 500
+
+
+@pytest.mark.parametrize("protocol", ["zab", "paxos", "cluster=raft,zookeeper=paxos"])
+def test_every_protocol(protocol: str) -> None:
+    outcome = run_seed(2, replace(SHORT, protocol=protocol))
+    assert outcome.violation is None
+    assert outcome.coverage["elections"] > 1
+
+
+def test_quorums_of_ones_own_sizes_among_members_that_stay() -> None:
+    outcome = run_seed(4, replace(SHORT, protocol="paxos:3+1"))
+    assert outcome.violation is None
+    assert outcome.coverage["elections"] > 1
+    assert outcome.coverage["configuration changes"] == 0
+    assert not CHANGES_OF_MEMBERS & set(outcome.plan.faults)
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

@@ -155,7 +155,8 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--protocol",
     metavar="NAME",
-    help=f"Consensus protocol: {', '.join(PROTOCOL_NAMES)}, or one for each group, as in cluster=raft,zookeeper=zab.  "
+    help=f"Consensus protocol: {', '.join(PROTOCOL_NAMES)}, paxos:4+2 for quorums of 4 nodes in phase 1 and 2 in "
+    "phase 2, or one for each group, as in cluster=raft,zookeeper=zab.  "
     "[default: zab for zookeeper, else raft; raft for the cluster's own group]",
 )
 @click.option("--service", default="zookeeper", show_default=True, metavar="NAME", help="What the nodes serve.")

@@ -119,7 +119,9 @@ class Node:
         services_by_group = {at.group_id: at.service.name for at in services} | {CLUSTER_GROUP: CLUSTER_SERVICE}
         folder = open_folder(disk, config, services_by_group.values(), self._random_hex)
         self._identity, self._log, self._recovered = folder.identity, folder.log, folder.recovered
-        self._protocols = {group: _named(folder.protocols[of], protocols) for group, of in services_by_group.items()}
+        self._protocols = {
+            group: named_protocol(folder.protocols[of], protocols) for group, of in services_by_group.items()
+        }
         self._snapshots = Snapshots(disk)
         self.members = ClusterStore()
         """Who belongs to the cluster, as far as this node has applied it."""
@@ -640,9 +642,10 @@ class Node:
         return described
 
 
-def _named(name: str, protocols: Mapping[str, ConsensusProtocol]) -> ConsensusProtocol:
+def named_protocol(name: str, protocols: Mapping[str, ConsensusProtocol]) -> ConsensusProtocol:
+    """One of these, or Multi-Paxos with quorums of the sizes that the name tells."""
     sizes = quorum_sizes(name)
-    return protocols[name] if sizes is None else replace(flexible(*sizes), name=name)
+    return protocols[name] if sizes is None or name in protocols else replace(flexible(*sizes), name=name)
 
 
 class _Host:

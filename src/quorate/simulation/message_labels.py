@@ -30,7 +30,7 @@ def message_label(message: Message) -> str:
 
 def generation_label(protocol_name: str, generation: int) -> str:
     """A generation under the protocol's own name; of a void entry, which has none, "void"."""
-    match protocol_name:
+    match protocol_name.partition(":")[0]:
         case "raft":
             return f"term {generation}"
         case "zab":

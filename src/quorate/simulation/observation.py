@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from quorate.consensus.membership import Configuration
 from quorate.consensus.protocols import PROTOCOLS
@@ -40,50 +40,8 @@ from quorate.simulation.configuration_history import ChangeCounts
 from quorate.simulation.invariants import Counts, GroupInvariants
 from quorate.simulation.mailbox import Delivery, MailboxFaults
 from quorate.simulation.message_labels import generation_label, message_label
-from quorate.simulation.paxos_group import PaxosGroup
-from quorate.simulation.paxos_invariants import PaxosInvariants
-from quorate.simulation.raft_invariants import RaftInvariants
 from quorate.simulation.violation import Violation
-from quorate.simulation.zab_invariants import ZabInvariants
-
-CLOCK_SLACK_S = 0.002
-"""A simulated clock goes at half the true speed or faster."""
-
-
-class OwnInvariants(Protocol):
-    """What one protocol owes beyond what every protocol does."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """What a run has exercised of that protocol alone, in its own words."""
-        ...
-
-    def stepped(self, node: NodeId, event: Event, effects: Effects, status: Callable[[], Status]) -> None: ...
-
-
-Watch: TypeAlias = tuple[GroupInvariants, OwnInvariants]
-"""All that watches one group."""
-
-
-def _watch_raft(voters: Sequence[NodeId]) -> Watch:
-    group = GroupInvariants(voters, CLOCK_SLACK_S)
-    return group, RaftInvariants(group)
-
-
-def _watch_paxos(voters: Sequence[NodeId]) -> Watch:
-    group = PaxosGroup(voters, CLOCK_SLACK_S)
-    return group, PaxosInvariants(group)
-
-
-def _watch_zab(voters: Sequence[NodeId]) -> Watch:
-    group = GroupInvariants(voters, CLOCK_SLACK_S)
-    return group, ZabInvariants(group)
-
-
-WATCHES: Mapping[str, Callable[[Sequence[NodeId]], Watch]] = MappingProxyType(
-    {"raft": _watch_raft, "paxos": _watch_paxos, "zab": _watch_zab}
-)
-"""By the protocol's name, of a group with these first voters."""
+from quorate.simulation.watches import OwnInvariants, Watch, watch
 
 Receiver: TypeAlias = Callable[[NodeId, list[tuple[int, Message]]], None]
 """`Node.received` of the node that runs: (sender, [(group id, message)])."""
@@ -101,7 +59,10 @@ class Observer:
         on_violation: Callable[[Violation], None],
         mailbox: MailboxFaults | None = None,
         note: Note | None = None,
+        protocols: Mapping[str, ConsensusProtocol] = PROTOCOLS,
     ) -> None:
+        """`protocols`: those that the nodes may ask for, by name."""
+        self._protocols = protocols
         self.groups: dict[int, GroupInvariants] = {}
         """Those that some node has hosted yet."""
         self._own: dict[int, OwnInvariants] = {}
@@ -124,12 +85,12 @@ class Observer:
         kept for later; it is called on the node's loop, so never after its crash.
         """
         start = _Start(self, node, iter(tuple(group_ids)), true_s, receive)
-        return MappingProxyType({name: _observed(protocol, start) for name, protocol in PROTOCOLS.items()})
+        return MappingProxyType({name: _observed(protocol, start) for name, protocol in self._protocols.items()})
 
     def watch(self, group_id: int, protocol_name: str) -> Watch:
         """What watches a group that runs on this protocol."""
         if group_id not in self.groups:
-            self.groups[group_id], self._own[group_id] = WATCHES[protocol_name](self._voters)
+            self.groups[group_id], self._own[group_id] = watch(protocol_name, self._voters)
         return self.groups[group_id], self._own[group_id]
 
     def damaged(self, node: NodeId) -> None:

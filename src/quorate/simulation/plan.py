@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from quorate.node.config import MAX_MEMBERS
-from quorate.node.protocols import protocols_of
+from quorate.node.protocols import check_quorums, protocols_of
 from quorate.simulation.trace import Trace
 from quorate.simulation.violation import Violation
 
@@ -91,7 +91,7 @@ def problem_of(plan: Plan) -> str:
 
 def _problems(plan: Plan) -> Iterator[str]:
     try:
-        protocols_of(plan.protocol, (plan.service,))
+        check_quorums(protocols_of(plan.protocol, (plan.service,)), plan.nodes)
     except ValueError as error:
         yield f"protocol: {error}"
     if not 1 <= plan.nodes <= MAX_MEMBERS:

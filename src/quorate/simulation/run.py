@@ -14,26 +14,26 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
-from types import MappingProxyType
 from typing import Any
 
+from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import Message, NodeId
-from quorate.node.protocols import protocols_of
+from quorate.node.node import named_protocol
+from quorate.node.protocols import protocols_of, quorum_sizes
 from quorate.node.room import CLUSTER_GROUP
 from quorate.services.interface import Service
 from quorate.simulation.campaign import EVERY_FAULT_RUNS
 from quorate.simulation.cluster import CLIENT_PORT, PEER_PORT, SERVICE_GROUP, ClusterSettings, SimulatedCluster
-from quorate.simulation.faults import FAULTS, Setting
+from quorate.simulation.faults import CHANGES_OF_MEMBERS, FAULTS, Setting
 from quorate.simulation.faults.drawing import draw_injections
 from quorate.simulation.labels import Labels
 from quorate.simulation.machine import Machine
 from quorate.simulation.mailbox import MailboxFaults
 from quorate.simulation.observation import Observer
 from quorate.simulation.operator import members_of
-from quorate.simulation.paxos_invariants import EXERCISED as PAXOS_COUNTS
 from quorate.simulation.plan import Outcome, Plan
 from quorate.simulation.scheduler import Deadlock, Simulation
 from quorate.simulation.services import SERVICES
@@ -43,8 +43,8 @@ from quorate.simulation.trace import Trace
 from quorate.simulation.under_test import ServiceUnderTest
 from quorate.simulation.undisturbed import undisturbed
 from quorate.simulation.violation import Violation
+from quorate.simulation.watches import OWN_COVERAGE
 from quorate.simulation.world import World
-from quorate.simulation.zab_invariants import EXERCISED as ZAB_COUNTS
 
 SPARES = 2
 CLIENTS_START_S = 0.5
@@ -72,10 +72,6 @@ REQUIRED_COVERAGE = (
 
 A check of something that never happens checks nothing.
 """
-OWN_COVERAGE: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"raft": ("truncations",), "paxos": PAXOS_COUNTS, "zab": ("truncations", *ZAB_COUNTS)}
-)
-"""The same, by the protocol that some group runs on."""
 RARE_COVERAGE = ("gaps filled", "void entries")
 """What of that only long campaigns must have: successors seldom know a slot and not the one before."""
 KEPT_EVENTS = 50_000
@@ -97,19 +93,26 @@ class Options:
 
 def required_coverage(plan: Plan, runs: int) -> tuple[str, ...]:
     """What a campaign of so many plans like this one with all faults must have exercised."""
-    protocols = set(protocols_of(plan.protocol, (plan.service,)).values())
-    own = dict.fromkeys(name for protocol in sorted(protocols) for name in OWN_COVERAGE[protocol])
+    protocols = _protocols_of(plan.protocol, plan.service)
+    own = dict.fromkeys(name for protocol in sorted(protocols) for name in OWN_COVERAGE[protocol.partition(":")[0]])
     required = (*REQUIRED_COVERAGE, *own, *SERVICES[plan.service].required_coverage)
     return required if runs >= EVERY_FAULT_RUNS else tuple(name for name in required if name not in RARE_COVERAGE)
 
 
 def draw_plan(seed: int, options: Options) -> Plan:
-    """The plan of a seed.  Raises KeyError for a fault that does not exist."""
+    """The plan of a seed.  Raises KeyError for a fault that does not exist.
+
+    Where quorums have sizes of their own the members cannot change, and faults that need that are left out.
+    """
     for name in options.faults:
         if name not in FAULTS:
             raise KeyError(name)
-    protocols = frozenset(protocols_of(options.protocol, (options.service,)).values())
-    setting = Setting(options.nodes, options.clients, FAULTS_START_S, options.duration_s, protocols)
+    protocols = _protocols_of(options.protocol, options.service)
+    kinds = frozenset(name.partition(":")[0] for name in protocols)
+    setting = Setting(options.nodes, options.clients, FAULTS_START_S, options.duration_s, kinds)
+    faults = options.faults
+    if any(quorum_sizes(name) is not None for name in protocols):
+        faults = tuple(name for name in faults if name not in CHANGES_OF_MEMBERS)
     return Plan(
         seed=seed,
         protocol=options.protocol,
@@ -118,9 +121,14 @@ def draw_plan(seed: int, options: Options) -> Plan:
         clients=options.clients,
         operations_per_s=options.operations_per_s,
         duration_s=options.duration_s,
-        faults=options.faults,
-        injections=tuple(draw_injections(seed, setting, options.faults)),
+        faults=faults,
+        injections=tuple(draw_injections(seed, setting, faults)),
     )
+
+
+def _protocols_of(protocol: str | None, service: str) -> frozenset[str]:
+    """The names of all that some group runs on."""
+    return frozenset(protocols_of(protocol, (service,)).values())
 
 
 def run_seed(seed: int, options: Options, *, record: bool = False) -> Outcome:
@@ -166,7 +174,8 @@ class _Run:
         simulation.on_unhandled = self._unhandled
         mailbox = MailboxFaults(Random(f"{plan.seed}/mailbox"))
         members = range(plan.nodes)
-        self._observer = Observer(members, self._violated, mailbox, self._note if record else None)
+        protocols = {name: named_protocol(name, PROTOCOLS) for name in _protocols_of(plan.protocol, plan.service)}
+        self._observer = Observer(members, self._violated, mailbox, self._note if record else None, protocols)
         self._agreement = StoreAgreement(self._violated)
         self._stores: dict[NodeId, object] = {}
         self._violation: Violation | None = None

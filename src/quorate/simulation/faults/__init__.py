@@ -48,4 +48,9 @@ _ALL: tuple[Fault, ...] = (
 
 FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})
 
-__all__ = ["FAULTS", "Fault", "Setting"]
+CHANGES_OF_MEMBERS = frozenset(
+    {"add-member", "remove-member", "replace-member", "wipe", "corruption", "crash-amid-change"}
+)
+"""Those that ask for other members, or after which a node can only come back as another one."""
+
+__all__ = ["CHANGES_OF_MEMBERS", "FAULTS", "Fault", "Setting"]
