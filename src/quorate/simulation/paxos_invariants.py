@@ -1,7 +1,8 @@
 """What Multi-Paxos owes beyond the invariants of every protocol: the papers' own, seen in the step that breaks them.
 
     promise                 a promise never goes back; a slot is accepted only under the ballot that is promised, which
-                            is never below the one under which that slot was accepted before
+                            is never below the one under which that slot was accepted before; who promises tells all
+                            values that it accepted, and the ballots (P1b), but for those that it knows to be chosen
     one value a ballot      in a slot, all that accept under one ballot accept the same value
     chosen value            once a phase 2 quorum has accepted a value durably under one ballot, nobody accepts another
                             one there under a later ballot (Paxos Made Simple, section 2.2, P2b and P2a)
@@ -24,7 +25,16 @@ from dataclasses import dataclass, field
 from quorate.consensus.membership import Configuration
 from quorate.consensus.paxos.ballots import owner_of
 from quorate.consensus.paxos.hard_state import HardState, decode_hard_state
-from quorate.consensus.paxos.messages import Accept, Accepted, Chosen, PaxosMessage, PreVote, PreVoted, TimeoutNow
+from quorate.consensus.paxos.messages import (
+    Accept,
+    Accepted,
+    Chosen,
+    PaxosMessage,
+    PreVote,
+    PreVoted,
+    Promise,
+    TimeoutNow,
+)
 from quorate.consensus.records import CompactedThrough, Entry, Record, SaveEntry, SaveState
 from quorate.consensus.replica import Effects, Event, NodeId, Persisted, Role, Send, Status
 from quorate.simulation.durable_records import DurableRecords
@@ -92,6 +102,10 @@ class PaxosInvariants:
             acceptor.unsynced.append((effects.ticket, effects.records))
         if view.leadership.role is Role.LEADER:
             self._lead(acceptor, effects)
+        for sends in (effects.messages, effects.messages_after_persist):
+            for send in sends:
+                if type(send.message) is Promise:
+                    _check_told(acceptor, send.message)
         for send in effects.messages:
             message = send.message
             if type(message) is Accept and message.ballot <= acceptor.durable_state.promised:
@@ -320,6 +334,21 @@ class PaxosInvariants:
 def _ballot(state: HardState, position: int, generation: int) -> int:
     """Under which the value was accepted."""
     return state.reaccepted.get((position, generation), generation)
+
+
+def _check_told(acceptor: _Acceptor, message: Promise) -> None:
+    """A promise is made, of which this part tells what was accepted in some slots."""
+    told = {value.entry.position: (value.entry.generation, value.ballot) for value in message.accepted}
+    first, last = message.first_position, message.last_position
+    for position, generation in acceptor.held.items():
+        is_asked = first <= position and (position <= last or message.complete)
+        accepted = generation, acceptor.ballots[position]
+        if is_asked and position > message.commit_position and told.get(position) != accepted:
+            raise Violation(
+                "promise",
+                f"node {acceptor.view.node}, which promises {message.ballot}, tells {told.get(position)} of slot "
+                f"{position}, where it accepted (value, ballot) {accepted}",
+            )
 
 
 def _forget(by_slot: dict[int, int], through: int) -> None:
