@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from examples.tcp_lock.client import Held, LockClient, LockLost
 
-from quorate.statemachine.embedded import free_ports
+from quorate.statemachine.embedded import loopback_ports
 
 LOCK = "printer"
 NODES = 3
@@ -62,9 +62,9 @@ class Demo:
     """Processes of `examples.tcp_lock.server`, and clients of theirs in this process."""
 
     def __init__(self, folder: Path, clients: int, rounds: int, lease_s: float, protocol: str) -> None:
-        ports = free_ports(2 * NODES)
-        self.members = [f"127.0.0.1:{port}" for port in ports[:NODES]]
-        self.servers = [f"127.0.0.1:{port}" for port in ports[NODES:]]
+        self.ports = ExitStack()
+        addresses = [f"127.0.0.1:{port}" for port in self.ports.enter_context(loopback_ports(2 * NODES))]
+        self.members, self.servers = addresses[:NODES], addresses[NODES:]
         self.folder = folder
         self.clients = clients
         self.rounds = rounds
@@ -161,6 +161,7 @@ class Demo:
             if process.returncode is None:
                 process.terminate()
         await asyncio.gather(*(process.wait() for process in self.processes.values()))
+        self.ports.close()
 
 
 def main() -> None:

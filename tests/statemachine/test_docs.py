@@ -12,7 +12,7 @@ import pytest
 
 import quorate
 from quorate.simulation.own import Simulate
-from quorate.statemachine.embedded import free_ports
+from tests.statemachine.conftest import Peers
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_state_machine.md"
 
@@ -33,10 +33,10 @@ def run(code: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-def test_one_node(blocks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    (port,) = free_ports(1)
+@pytest.mark.processes
+def test_one_node(blocks: list[str], peers: Peers, capsys: pytest.CaptureFixture[str]) -> None:
     names = run(blocks[1].replace("asyncio.run(main(int(sys.argv[1])))", ""))
-    names["MEMBERS"] = {0: f"127.0.0.1:{port}"}
+    names["MEMBERS"] = dict(enumerate(peers(1)))
 
     async def until_it_has_said_all() -> None:
         node = asyncio.create_task(names["main"](0))
@@ -51,6 +51,7 @@ def test_one_node(blocks: list[str], capsys: pytest.CaptureFixture[str]) -> None
     asyncio.run(until_it_has_said_all())
 
 
+@pytest.mark.processes
 def test_an_embedded_cluster(blocks: list[str]) -> None:
     names = run(f"import quorate\nfrom stock import Stock\n{blocks[2]}")
     asyncio.run(names["test_stock"]())
@@ -60,7 +61,7 @@ def test_the_simulation(blocks: list[str], simulate: Simulate) -> None:
     runs: list[Counter[str]] = []
 
     def once(**given: Any) -> None:
-        runs.append(simulate(**{**given, "seeds": 1, "duration_s": 4}))
+        runs.append(simulate(**{**given, "seeds": 1, "duration_s": 2}))
 
     run(blocks[3])["test_stock"](once)
     assert runs[0]["add"] and runs[0]["take"]

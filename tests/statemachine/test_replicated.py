@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import quorate
-from quorate.statemachine.embedded import free_ports
+from tests.statemachine.conftest import Peers
 from tests.statemachine.shop import SoldOut, Stock
+
+pytestmark = pytest.mark.processes  # for the sake of time, which is real here: nothing else should run beside them
 
 PROTOCOLS = ("raft", "paxos", "zab")
 LIMIT_S = 60.0
@@ -98,14 +100,14 @@ def test_a_whole_cluster_goes_on_where_it_was_from_snapshot_and_log(protocol: st
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_command_that_raises_ends_who_leads_and_is_carried_out_once_the_class_is_mended(
-    tmp_path: Path, protocol: str
+    tmp_path: Path, peers: Peers, protocol: str
 ) -> None:
     class Mended(Stock):
         @quorate.command
         def share(self, item: str, among: int) -> int:
             return self.items[item] // among if among else 0
 
-    members = {node: f"127.0.0.1:{port}" for node, port in enumerate(free_ports(2))}
+    members = dict(enumerate(peers(2)))
 
     def cluster_of(machine: type[Stock]) -> list[quorate.Replicated[Stock]]:
         return [
@@ -175,9 +177,8 @@ async def quorate_command(*words: str) -> None:
     assert process.returncode == 0, said.decode()
 
 
-@pytest.mark.processes
-def test_members_come_and_go_with_the_commands_of_every_cluster(tmp_path: Path) -> None:
-    *peers, first_admin, last_admin = [f"127.0.0.1:{port}" for port in free_ports(6)]
+def test_members_come_and_go_with_the_commands_of_every_cluster(tmp_path: Path, peers: Peers) -> None:
+    *addresses, first_admin, last_admin = peers(6)
     admins = {0: first_admin, 3: last_admin}
 
     def node_of(node: int, members: list[str], *, join: bool = False) -> quorate.Replicated[Stock]:
@@ -192,11 +193,11 @@ def test_members_come_and_go_with_the_commands_of_every_cluster(tmp_path: Path) 
         )
 
     async def shop() -> None:
-        cluster = [node_of(node, peers[:3]) for node in range(3)]
+        cluster = [node_of(node, addresses[:3]) for node in range(3)]
         await asyncio.gather(*(node.start() for node in cluster))
         await cluster[1].submit(Stock.add, "apples", 7)
-        async with node_of(3, peers, join=True) as new:
-            await quorate_command("member", "add", "3", peers[3], "--endpoint", first_admin)
+        async with node_of(3, addresses, join=True) as new:
+            await quorate_command("member", "add", "3", addresses[3], "--endpoint", first_admin)
             await new.wait_ready()
             assert await new.query(Stock.count, "apples") == 7
             await quorate_command("member", "promote", "3", "--endpoint", first_admin)
@@ -259,10 +260,10 @@ def test_without_a_quorum_nothing_is_done_and_nothing_hangs(monkeypatch: pytest.
 
 
 def test_before_its_cluster_is_formed_a_node_says_whom_it_waits_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("quorate.statemachine.replicated.PATIENCE_S", 0.3)
-    members = {node: f"127.0.0.1:{port}" for node, port in enumerate(free_ports(2))}
+    members = dict(enumerate(peers(2)))
 
     async def alone() -> None:
         async with quorate.Replicated(Stock, node=0, members=members, data=tmp_path) as node:
@@ -277,9 +278,9 @@ def test_before_its_cluster_is_formed_a_node_says_whom_it_waits_for(
     run(alone())
 
 
-def test_a_program_without_an_event_loop(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
-    stock = quorate.BlockingReplicated(Stock, node=0, members={0: f"127.0.0.1:{port}"}, data=tmp_path, protocol="zab")
+def test_a_program_without_an_event_loop(tmp_path: Path, peers: Peers) -> None:
+    members = dict(enumerate(peers(1)))
+    stock = quorate.BlockingReplicated(Stock, node=0, members=members, data=tmp_path, protocol="zab")
     with pytest.raises(quorate.NodeStopped, match="does not run"):
         stock.submit(Stock.add, "apples")
     for count in (20, 40):
@@ -293,12 +294,11 @@ def test_a_program_without_an_event_loop(tmp_path: Path) -> None:
             with pytest.raises(RuntimeError, match="runs already"):
                 stock.start()
             with pytest.raises(quorate.CannotStart, match="another process"):
-                quorate.BlockingReplicated(Stock, node=0, members={0: f"127.0.0.1:{port}"}, data=tmp_path).start()
+                quorate.BlockingReplicated(Stock, node=0, members=members, data=tmp_path).start()
 
 
-def test_what_cannot_start_says_why(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
-    good: dict[str, Any] = {"node": 0, "members": {0: f"127.0.0.1:{port}"}, "data": tmp_path / "data"}
+def test_what_cannot_start_says_why(tmp_path: Path, peers: Peers) -> None:
+    good: dict[str, Any] = {"node": 0, "members": dict(enumerate(peers(1))), "data": tmp_path / "data"}
     for changed, seen in (
         ({"protocol": "chubby"}, "protocol 'chubby': there are "),
         ({"members": {}}, "members has 0 nodes: there can be 1 to 9"),
@@ -332,12 +332,11 @@ def test_what_cannot_start_says_why(tmp_path: Path) -> None:
     run(twice())
 
 
-def test_a_snapshot_that_does_not_fit_the_class_is_no_damage(tmp_path: Path) -> None:
+def test_a_snapshot_that_does_not_fit_the_class_is_no_damage(tmp_path: Path, peers: Peers) -> None:
     class Texts(Stock):
         items: dict[str, str]  # type: ignore[assignment]
 
-    (port,) = free_ports(1)
-    members = {0: f"127.0.0.1:{port}"}
+    members = dict(enumerate(peers(1)))
 
     def node_with(machine: type[Stock]) -> quorate.Replicated[Stock]:
         return quorate.Replicated(

@@ -61,7 +61,7 @@ def test_a_class_passes_under_all_faults(simulate: Simulate, protocol: str) -> N
         state_machine=Stock,
         protocol=protocol,
         seeds=1,
-        duration_s=6,
+        duration_s=4,
     )
     assert coverage["add"] and coverage["take"] and coverage["sold out"]
 

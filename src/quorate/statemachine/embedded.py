@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +24,8 @@ async def embedded_cluster(
 
     Each may be stopped and started again.  Raises what `Replicated` and its `start` raise.
     """
-    with tempfile.TemporaryDirectory(prefix="quorate-") as folder:
-        members = {node: f"127.0.0.1:{port}" for node, port in enumerate(free_ports(nodes))}
+    with tempfile.TemporaryDirectory(prefix="quorate-") as folder, loopback_ports(nodes) as ports:
+        members = {node: f"127.0.0.1:{port}" for node, port in enumerate(ports)}
         cluster = [
             Replicated(
                 create, node=node, members=members, data=Path(folder, f"node-{node}"), protocol=protocol, **settings
@@ -40,10 +40,13 @@ async def embedded_cluster(
             await asyncio.gather(*(node.stop() for node in cluster))
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
+@contextmanager
+def loopback_ports(count: int) -> Iterator[list[int]]:
+    """Ports of 127.0.0.1 on which listeners that set SO_REUSEADDR may listen, as asyncio's do, and nobody else gets."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for holder in holders:
+            holder.bind(("127.0.0.1", 0))
+            # Only now: so the port was free, and stays taken for whoever asks for any free one.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        yield [holder.getsockname()[1] for holder in holders]
