@@ -171,7 +171,8 @@ MUTANTS: Final = (
         Change(
             _CORE,
             "if position > self.agreed_position:\n            position = self.agreed_position\n",
-            "if position > self.durable_position:\n            position = self.durable_position\n",
+            "if position > self.agreed_position:\n"
+            "            position = self.agreed_position = max(self.agreed_position, min(position, self.durable_position))\n",
         ),
     ),
     _paxos(
