@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from quorate.cli.cluster_view import CLUSTER_GROUP
 from quorate.cli.errors import EXIT_FAILURE, CommandError
 from quorate.cli.tables import show_bytes
+from quorate.node.config import SERVICE_GROUPS
+from quorate.node.protocols import CLUSTER_SERVICE, protocols_in, without_sizes
 
 if TYPE_CHECKING:
     from quorate.storage.log_inspection import InspectedRecord
@@ -22,12 +26,16 @@ Examples:
 
 \b
 Kinds of records:
-  state      the protocol's own state: for Raft, term and vote
+  state      the protocol's own state: for Raft term and vote, for ZAB its epochs, for Paxos the promise
   entry      a batch of commands at a position of the group's log
-  truncate   entries from a position on are void: another leader's hold
+  truncate   entries from a position on do not count any more: another leader's do
   compacted  a snapshot covers everything up to a position
   oldest     segments before a number are no longer needed
   closed     the node was stopped in an orderly way
+
+The generation is Raft's term, ZAB's epoch or the ballot of Paxos, as round.node, in which an entry was
+proposed. Positions may come out of order in a log of Paxos; of several entries of one position the last one
+counts. A generation of - says that the last entry before a snapshot was void.
 
 Groups: 0 is the cluster's own, 1 ZooKeeper's, 2 etcd's.
 
@@ -89,12 +97,13 @@ def _print_log(disk: RealDisk, data: Path, log_name: str, verify_only: bool) -> 
     """Print everything; True where nothing is damaged."""
     from quorate.storage.log_inspection import Damage, InspectedRecord, InspectedSegment, inspect
 
+    numbers = _numbers(disk)
     records = segments = damages = 0
     for item in inspect(disk, log_name):
         if isinstance(item, InspectedRecord):
             records += 1
             if not verify_only:
-                click.echo(_record_line(item))
+                click.echo(_record_line(item, numbers))
         elif isinstance(item, InspectedSegment):
             segments += 1
             if not verify_only:
@@ -114,8 +123,32 @@ def _print_log(disk: RealDisk, data: Path, log_name: str, verify_only: bool) -> 
     return not damages
 
 
-def _record_line(record: InspectedRecord) -> str:
+def _numbers(disk: RealDisk) -> dict[int, Callable[[int], str]]:
+    """Group -> how its protocol writes a generation; none where the folder does not tell the protocol."""
+    from quorate.consensus.protocols import PROTOCOLS
+    from quorate.storage.identity import DamagedIdentity, Identity, IdentityMismatch
+
+    try:
+        identity = Identity.load(disk)
+    except (DamagedIdentity, IdentityMismatch):
+        identity = None
+    if identity is None:
+        return {}
+    names = {CLUSTER_GROUP: CLUSTER_SERVICE, **{group: service for service, group in SERVICE_GROUPS.items()}}
+    runs_on = protocols_in(without_sizes(identity.protocol), names.values())
+    return {
+        group: PROTOCOLS[runs_on[service]].describe_generation for group, service in names.items() if service in runs_on
+    }
+
+
+def _record_line(record: InspectedRecord, numbers: Mapping[int, Callable[[int], str]]) -> str:
+    generation = ""
+    if record.generation:
+        describe = numbers.get(record.group, "generation {}".format)
+        generation = describe(record.generation).rpartition(" ")[2]
+    elif record.kind == "compacted":
+        generation = "-"
     return (
         f"{record.offset:>12} {record.group:>6} {record.kind:<10}{record.position or '':>12} "
-        f"{record.generation or '':>11} {record.length or '':>9}"
+        f"{generation:>11} {record.length or '':>9}"
     )

@@ -286,10 +286,10 @@ class ReplicatedGroup:
         before, self.leadership = self.leadership, leadership
         if (before.leader, before.generation) != (leadership.leader, leadership.generation):
             _log.info(
-                "group %d (%s): generation %d, leader %s, this node is %s",
+                "group %d (%s): %s, leader %s, this node is %s",
                 self.group_id,
                 self.service_name,
-                leadership.generation,
+                self.protocol.describe_generation(leadership.generation),
                 "none" if leadership.leader is None else leadership.leader,
                 leadership.role.value,
             )

@@ -133,7 +133,7 @@ _NODE_GAUGES: Final = MappingProxyType(
 )
 _GROUP_GAUGES: Final = MappingProxyType(
     {
-        "generation": ("generation", "Generation (Raft's term) that the node is in."),
+        "generation": ("generation", "Raft's term, ZAB's epoch, Paxos' ballot (round * 1000000000 + node)."),
         "ready": ("leader_ready", "1 on a leader that takes writes."),
         "last_position": ("last_position", "Position of the last entry in this node's log, committed or not."),
         "commit_position": ("commit_position", "Position up to which the node knows the log to be committed."),
@@ -200,7 +200,7 @@ def _of_node(status: Mapping[str, Any]) -> Iterator[Metric]:
     from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily
 
     info = {"version": status["version"], "protocol": status["protocol"]}
-    yield InfoMetricFamily("quorate_build", "Version of Quorate, and the consensus protocol that it runs.", info)
+    yield InfoMetricFamily("quorate_build", "Version of Quorate, and the consensus protocols that it runs.", info)
     for key, (name, text) in _NODE_GAUGES.items():
         yield GaugeMetricFamily(f"quorate_{name}", text, float(status[key]))
     longest_s = status["loop_longest_stop_ms"] / 1000
