@@ -172,7 +172,8 @@ MUTANTS: Final = (
             _CORE,
             "if position > self.agreed_position:\n            position = self.agreed_position\n",
             "if position > self.agreed_position:\n"
-            "            position = self.agreed_position = max(self.agreed_position, min(position, self.durable_position))\n",
+            "            self.agreed_position = max(self.agreed_position, min(position, self.durable_position))\n"
+            "            position = self.agreed_position\n",
         ),
     ),
     _paxos(
