@@ -131,7 +131,7 @@ MUTANTS: Final = (
         "a quorum has promised: those that only said that they would are counted, and bound by nothing",
         Change(
             _CANDIDATE,
-            "if self.phase is Phase.PRE_VOTE and (not message.granted or message.ballot == self.ballot):",
+            "if self.pre_vote and (not message.granted or message.ballot == self.ballot):",
             "if not message.granted or message.ballot == self.ballot:",
         ),
     ),

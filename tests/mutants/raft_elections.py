@@ -20,7 +20,7 @@ MUTANTS: Final = (
         "vote_before_fsync",
         "Election Safety: a vote leaves before it is durable, so a crash gives the term's one vote again",
         (
-            Change(_CORE, "MAX_NUMBER, Appended\n", "MAX_NUMBER, Appended, Vote\n"),
+            Change(_CORE, "import Appended\n", "import Appended, Vote\n"),
             Change(
                 _CORE,
                 "if self.promise_is_durable() and not (",
@@ -90,7 +90,7 @@ MUTANTS: Final = (
     Mutant(
         "prevotes_counted_as_votes",
         "Election Safety: late pre-votes, which bind nobody, elect a leader beside one that was voted for",
-        (Change(_CANDIDATE, "if message.pre_vote == (self.ballot is Ballot.PRE_VOTE):", "if True:"),),
+        (Change(_CANDIDATE, "if message.pre_vote == self.pre_vote:", "if True:"),),
     ),
     Mutant(
         "term_reused_after_restart",

@@ -7,7 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Change, Mutant
 
 _BARRIERS: Final = "quorate.consensus.barriers"
-_FOLLOWER: Final = "quorate.consensus.raft.follower"
+_FOLLOWER: Final = "quorate.consensus.base_follower"
 _LEADER: Final = "quorate.consensus.stable_leader"
 _GROUP: Final = "quorate.node.group"
 _CONNECTION: Final = "quorate.services.zookeeper.connection"
@@ -73,7 +73,7 @@ MUTANTS: Final = (
             Change(
                 _FOLLOWER,
                 """        self.barriers.add(barrier_id, core.now_ms + core.timing.election_timeout_ms)
-        core.send(self.leader, BarrierRequest(core.term, self.asker, barrier_id))
+        self._request_barrier(leader, barrier_id)
 """,
                 """        core.effects.barriers_passed.append(BarrierPassed(barrier_id, core.commit_position))
 """,

@@ -14,8 +14,6 @@ from quorate.consensus.replica import NodeId
 
 NODES: Final = 1_000_000_000
 """Node ids are below this, in every cluster; that leaves four thousand million rounds."""
-MAX_NUMBER: Final = (1 << 62) - 1
-"""Ballots and positions above this are nonsense: no cluster lives that long, and hard state holds 64 bits."""
 
 
 def ballot_of(round_number: int, node: NodeId) -> int:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import Final
 
 from quorate.consensus.membership import PREFIX, Configuration, decode_configuration
-from quorate.consensus.paxos.ballots import MAX_NUMBER
 from quorate.consensus.paxos.core import Core
 from quorate.consensus.paxos.messages import Prepare, PreVote, PreVoted, Promise
+from quorate.consensus.pre_vote import BaseCandidate
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import NodeId
+from quorate.consensus.sanity import MAX_NUMBER
 
 _CHOSEN: Final = MAX_NUMBER + 1
 """Above every ballot."""
-
-
-class Phase(enum.Enum):
-    """What is being asked for.  A pre-vote changes nobody's state."""
-
-    PRE_VOTE = "pre-candidate"
-    PREPARE = "candidate"
 
 
 @dataclass(slots=True)
@@ -34,23 +27,15 @@ class Heard:
     complete: bool = False
 
 
-class Candidate:
-    """Gathers promises for one ballot.  For `Phase.PREPARE` the server has promised it itself."""
+class Candidate(BaseCandidate[Core]):
+    """Gathers promises for one ballot.  But for a pre-vote the server has promised it itself."""
 
-    def __init__(self, core: Core, phase: Phase, transfer: bool = False) -> None:
+    def __init__(self, core: Core, pre_vote: bool, transfer: bool = False) -> None:
         """`transfer`: the leader itself told this server to stand."""
-        assert core.may_stand()
-        self.core = core
-        self.phase = phase
+        super().__init__(core, pre_vote)
         self.transfer = transfer
-        pre_vote = phase is Phase.PRE_VOTE
-        timeout_ms = core.draw_election_timeout_ms()
-        self.election_ms = core.now_ms + (timeout_ms // 2 if pre_vote else timeout_ms)
-        """When this ballot is given up for a new one: sooner for pre-votes, since asking for them disturbs nobody."""
         self.ballot = core.next_ballot() if pre_vote else core.promised
         self.first_position = core.commit_position + 1
-        self._answers: dict[NodeId, bool] = {}
-        """Who would promise or has, and told everything; or refused."""
         self.heard: dict[NodeId, Heard] = {}
         self._asked = {core.node_id}
         self._values: dict[int, tuple[int, Entry]] = {}
@@ -64,7 +49,7 @@ class Candidate:
             if voter in self._asked:
                 continue
             self._asked.add(voter)
-            if self.phase is Phase.PRE_VOTE:
+            if self.pre_vote:
                 self.core.send(voter, PreVote(self.ballot, self.core.commit_position))
             else:
                 self.core.send(voter, Prepare(self.ballot, self.first_position, self.transfer))
@@ -72,17 +57,16 @@ class Candidate:
     # --- answers -------------------------------------------------------------------------
 
     def receive_pre_voted(self, sender: NodeId, message: PreVoted) -> None:
-        if self.phase is Phase.PRE_VOTE and (not message.granted or message.ballot == self.ballot):
-            # The first answer holds.
+        if self.pre_vote and (not message.granted or message.ballot == self.ballot):
             self._answers.setdefault(sender, message.granted)
 
     def receive_rejected(self, sender: NodeId) -> None:
-        if self.phase is Phase.PREPARE:
+        if not self.pre_vote:
             self._answers.setdefault(sender, False)
 
     def receive_promise(self, sender: NodeId, message: Promise) -> None:
         """Phase 2a's rule, Paxos Made Simple, section 2.2: of each slot the value of the highest-numbered proposal."""
-        if self.phase is not Phase.PREPARE:
+        if self.pre_vote:
             return
         heard = self.heard.setdefault(sender, Heard(self.first_position))
         if message.first_position > heard.next_position:
@@ -107,10 +91,10 @@ class Candidate:
         The quorum is of the latest configuration that anybody accepted, which may be
         another one than at the beginning.
         """
-        if self.phase is Phase.PREPARE and not self.core.promise_is_durable():
+        if not self.pre_vote and not self.core.promise_is_durable():
             return False
         promised = [*self._voters(granted=True), self.core.node_id]
-        if self.phase is Phase.PRE_VOTE:
+        if self.pre_vote:
             return self.core.quorum.phase_1.is_quorum(promised)
         if not self.core.quorum.phase_1.is_quorum(promised):
             return False
@@ -125,9 +109,6 @@ class Candidate:
         refused = self._voters(granted=False)
         left = [voter for voter in self.core.voters if voter not in refused]
         return not self.core.quorum.phase_1.is_quorum(left)
-
-    def _voters(self, granted: bool) -> list[NodeId]:
-        return [voter for voter, answer in self._answers.items() if answer == granted]
 
     # --- what is to be proposed ----------------------------------------------------------
 

@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 import msgspec
 
-from quorate.consensus.membership import PREFIX, InvalidConfiguration, decode_configuration
-from quorate.consensus.paxos.ballots import MAX_NUMBER
+from quorate.consensus.membership import PREFIX
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import Message
+from quorate.consensus.sanity import MAX_NUMBER, is_sane_configuration
 from quorate.consensus.timing import MAX_ROUND_TRIP_MS
 
 
@@ -213,7 +213,7 @@ def _is_sane_accept(message: Accept) -> bool:
         position += 1
         if entry.position != position or not 1 <= entry.generation <= message.ballot:
             return False
-        if entry.payload.startswith(PREFIX) and not _is_sane_configuration(entry.payload):
+        if entry.payload.startswith(PREFIX) and not is_sane_configuration(entry.payload):
             return False
     return True
 
@@ -228,15 +228,7 @@ def _is_sane_promise(message: Promise) -> bool:
         entry = value.entry
         if not before < entry.position <= last or not 1 <= entry.generation <= value.ballot < message.ballot:
             return False
-        if entry.payload.startswith(PREFIX) and not _is_sane_configuration(entry.payload):
+        if entry.payload.startswith(PREFIX) and not is_sane_configuration(entry.payload):
             return False
         before = entry.position
     return True
-
-
-def _is_sane_configuration(payload: bytes) -> bool:
-    """Entries without voters are none of ours: nobody could choose them."""
-    try:
-        return bool(decode_configuration(payload).voters)
-    except InvalidConfiguration:
-        return False

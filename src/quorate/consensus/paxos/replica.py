@@ -12,11 +12,10 @@ Each change of role is one method here, so that they can be read one after anoth
 
 from __future__ import annotations
 
-from quorate.consensus.barriers import Barrier
 from quorate.consensus.core import QuorumOf
-from quorate.consensus.membership import Configuration, InvalidConfiguration, decode_configuration
-from quorate.consensus.paxos.ballots import MAX_NUMBER, owner_of, round_of
-from quorate.consensus.paxos.candidate import Candidate, Phase
+from quorate.consensus.membership import Configuration
+from quorate.consensus.paxos.ballots import owner_of, round_of
+from quorate.consensus.paxos.candidate import Candidate
 from quorate.consensus.paxos.core import Core
 from quorate.consensus.paxos.follower import Follower, answer_prepare
 from quorate.consensus.paxos.leader import Leader
@@ -36,36 +35,16 @@ from quorate.consensus.paxos.messages import (
     TimeoutNow,
     is_sane,
 )
+from quorate.consensus.pre_vote import PreVoteReplica
 from quorate.consensus.records import Recovered
-from quorate.consensus.replica import (
-    ChangeMembers,
-    Compacted,
-    Effects,
-    Event,
-    Leadership,
-    Message,
-    NodeId,
-    PeerLost,
-    Persisted,
-    Propose,
-    RandomSource,
-    ReadBarrier,
-    Receive,
-    Refusal,
-    ReplicaConfig,
-    Role,
-    SnapshotArrived,
-    SnapshotSent,
-    Status,
-    Tick,
-    TransferLeadership,
-)
-
-MAX_ASKER = 1 << 31
+from quorate.consensus.replica import Message, NodeId, RandomSource, ReplicaConfig
 
 
-class PaxosReplica:
-    """One server of one Multi-Paxos group.  Implements `quorate.consensus.replica.Replica`."""
+class PaxosReplica(PreVoteReplica[Core]):
+    """One server of one Multi-Paxos group."""
+
+    _role: Follower | Candidate | Leader
+    _LOWEST_GENERATION = 0  # a void entry's
 
     def __init__(
         self,
@@ -76,155 +55,14 @@ class PaxosReplica:
         quorum_of: QuorumOf = Configuration.quorum,
     ) -> None:
         """`quorum_of`: who decides in a configuration, by default majorities."""
-        self._core = Core(config, recovered, random, now_ms, quorum_of)
-        self._asker = random.randrange(0, MAX_ASKER)
-        """Tells this replica's forwarded barriers from those before a restart."""
-        self._role: Follower | Candidate | Leader = Follower(self._core, None, self._asker)
-        self._announced = self._leadership()
-        self._announced_role: Follower | Candidate | Leader = self._role
+        super().__init__(Core(config, recovered, random, now_ms, quorum_of))
 
-    # --- the interface -------------------------------------------------------------------
-
-    def step(self, event: Event, now_ms: int) -> Effects:
-        core = self._core
-        core.begin(now_ms)
-        if isinstance(event, Receive):
-            self._receive(event.sender, event.message)
-        elif isinstance(event, Persisted):
-            self._persisted(event.ticket)
-        elif isinstance(event, Propose):
-            role = self._role
-            core.effects.refused = role.propose(event.payload) if isinstance(role, Leader) else Refusal.NOT_LEADER
-        elif isinstance(event, Tick):
-            self._tick()
-        else:
-            self._take_rare(event)
-        effects = core.finish()
-        if effects.configuration is not None or self._may_have_new_leadership():
-            leadership = self._leadership()
-            if leadership != self._announced:
-                effects.leadership = self._announced = leadership
-            self._announced_role = self._role
-        return effects
-
-    def deadline_ms(self) -> int:
-        role = self._role
-        if isinstance(role, Leader):
-            return role.heartbeat_ms
-        return role.election_ms if isinstance(role, Candidate) else role.deadline_ms()
-
-    def status(self) -> Status:
+    def _words(self) -> dict[str, int | str]:
         core, role = self._core, self._role
-        leadership = self._leadership()
-        return Status(
-            role=leadership.role,
-            leader=leadership.leader,
-            generation=core.promised,
-            ready=leadership.ready,
-            voters=core.voters,
-            learners=tuple(core.configuration.learners),
-            first_position=core.log.base_position + 1,
-            last_position=core.log.last_position,
-            commit_position=core.commit_position,
-            durable_position=core.durable_position,
-            words={
-                "ballot": f"{round_of(core.promised)}.{owner_of(core.promised)}",
-                "state": role.phase.value if isinstance(role, Candidate) else leadership.role.value,
-                "election_timeout_ms": core.timing.election_timeout_ms,
-            },
-            peer_positions=role.peer_positions() if isinstance(role, Leader) else {},
-            successor=role.successor() if isinstance(role, Leader) else None,
-        )
-
-    def configuration(self) -> Configuration:
-        return self._core.configuration
-
-    def settled_version(self) -> int:
-        return -1 if self._core.is_changing() else self._core.configuration.version
-
-    def quorum_contact_ms(self) -> int | None:
-        role = self._role
-        return role.rounds.contact_ms if isinstance(role, Leader) and role.is_ready() else None
-
-    def uncommitted_bytes(self) -> int:
-        return self._role.uncommitted_bytes if isinstance(self._role, Leader) else 0
-
-    # --- events --------------------------------------------------------------------------
-
-    def _take_rare(self, event: Event) -> None:
-        core, role = self._core, self._role
-        if isinstance(event, ReadBarrier):
-            self._read_barrier(event.barrier_id)
-        elif isinstance(event, Compacted):
-            core.compact(event.position)
-        elif isinstance(event, SnapshotArrived):
-            self._snapshot_arrived(event)
-        elif isinstance(event, SnapshotSent):
-            if isinstance(role, Leader):
-                role.snapshot_sent(event.peer, event.position)
-        elif isinstance(event, PeerLost):
-            self._peer_lost(event.peer)
-        else:
-            assert isinstance(event, ChangeMembers | TransferLeadership), event
-            core.effects.refused = self._lead(event)
-
-    def _lead(self, event: ChangeMembers | TransferLeadership) -> Refusal | None:
-        role = self._role
-        if not isinstance(role, Leader):
-            return Refusal.NOT_LEADER
-        if isinstance(event, ChangeMembers):
-            return role.change(event.goal)
-        return role.transfer_to(event.target, event.avoid)
-
-    def _tick(self) -> None:
-        role = self._role
-        if isinstance(role, Leader):
-            if not role.tick():
-                self._become_follower(None)
-        elif isinstance(role, Follower):
-            if role.tick():
-                self._ask_pre_vote()
-        elif self._core.now_ms >= role.election_ms:
-            self._ask_pre_vote()
-
-    def _persisted(self, ticket: int) -> None:
-        self._core.persisted(ticket)
-        role = self._role
-        if isinstance(role, Leader):
-            role.persisted()
-        elif isinstance(role, Candidate):
-            self._count_promises(role)
-
-    def _read_barrier(self, barrier_id: int) -> None:
-        role = self._role
-        if isinstance(role, Leader):
-            role.barrier(Barrier(barrier_id, self._core.node_id, None))
-        elif isinstance(role, Follower):
-            role.forward_barrier(barrier_id)
-        else:
-            self._core.effects.barriers_failed.append(barrier_id)
-
-    def _peer_lost(self, peer: NodeId) -> None:
-        role = self._role
-        if isinstance(role, Leader):
-            role.peer_lost(peer)
-        elif isinstance(role, Follower) and role.leader == peer:
-            role.leader_lost()
-
-    def _snapshot_arrived(self, event: SnapshotArrived) -> None:
-        # The numbers came with the snapshot, off the network.  (A void entry's generation is 0.)
-        if not (0 <= event.position_generation <= event.generation <= MAX_NUMBER and 1 <= event.position <= MAX_NUMBER):
-            return
-        if event.generation < self._core.promised or event.sender == self._core.node_id:
-            return
-        try:
-            encoded = event.configuration
-            configuration = decode_configuration(encoded) if encoded else self._core.config.initial
-        except InvalidConfiguration:
-            return
-        follower = self._follow(event.sender, event.generation)
-        if follower is not None:
-            follower.take_snapshot(event, configuration)
+        state = self._leadership().role.value
+        if isinstance(role, Candidate) and role.pre_vote:
+            state = "pre-candidate"
+        return {"ballot": f"{round_of(core.promised)}.{owner_of(core.promised)}", "state": state}
 
     # --- messages ------------------------------------------------------------------------
 
@@ -284,7 +122,7 @@ class PaxosReplica:
             self._receive_rejected(sender, message)
         elif isinstance(self._role, Candidate):
             self._role.receive_pre_voted(sender, message)
-            self._count_promises(self._role)
+            self._count()
 
     def _receive_answer(self, sender: NodeId, message: PaxosMessage) -> None:
         """Under this very ballot.  One that the role has no use for is late, and ignored."""
@@ -297,9 +135,9 @@ class PaxosReplica:
         elif isinstance(role, Candidate):
             if isinstance(message, Promise):
                 role.receive_promise(sender, message)
-                self._count_promises(role)
+                self._count()
         elif isinstance(message, BarrierAnswer):
-            role.receive_barrier_answer(message)
+            role.receive_barrier_answer(message.asker, message.barrier_id, message.position)
 
     def _receive_pre_vote(self, sender: NodeId, message: PreVote) -> None:
         core = self._core
@@ -336,29 +174,9 @@ class PaxosReplica:
             self._become_follower(None)
         elif isinstance(role, Candidate):
             role.receive_rejected(sender)
-            self._count_promises(role)
-
-    def _count_promises(self, candidate: Candidate) -> None:
-        if candidate.has_lost():
-            self._become_follower(None)
-        elif candidate.has_won():
-            if candidate.phase is Phase.PRE_VOTE:
-                self._stand()
-            else:
-                self._become_leader()
-
-    def _leader_is_alive(self) -> bool:
-        return isinstance(self._role, Leader) or (isinstance(self._role, Follower) and self._role.leader_is_alive())
+            self._count()
 
     # --- changes of role -----------------------------------------------------------------
-
-    def _become_follower(self, leader: NodeId | None) -> None:
-        role = self._role
-        if isinstance(role, Leader):
-            role.resign()
-        elif isinstance(role, Follower):
-            role.fail_barriers()
-        self._role = Follower(self._core, leader, self._asker)
 
     def _follow(self, sender: NodeId, ballot: int) -> Follower | None:
         """`sender` speaks as the leader of a ballot not below the promised one.  None where that is not its own."""
@@ -374,44 +192,19 @@ class PaxosReplica:
         assert isinstance(self._role, Follower)
         return self._role
 
-    def _ask_pre_vote(self) -> None:
-        """No leader is heard from: ask whether a candidacy could win, before disturbing anyone with a new ballot."""
-        if isinstance(self._role, Follower):
-            self._role.fail_barriers()
-        self._role = Candidate(self._core, Phase.PRE_VOTE)
-        self._count_promises(self._role)
+    def _follow_sender(self, sender: NodeId, generation: int) -> Follower | None:
+        return self._follow(sender, generation) if generation >= self._core.promised else None
 
-    def _stand(self, transfer: bool = False) -> None:
-        """A quorum would promise, or the leader wants this server to lead: prepare a new ballot (phase 1a)."""
-        core = self._core
-        if isinstance(self._role, Follower):
-            self._role.fail_barriers()
-        core.promise(core.next_ballot())
-        self._role = Candidate(core, Phase.PREPARE, transfer)
+    def _follower(self, leader: NodeId | None) -> Follower:
+        return Follower(self._core, self._asker, leader)
+
+    def _enter_own_generation(self) -> None:
+        self._core.promise(self._core.next_ballot())
+
+    def _candidate(self, pre_vote: bool, transfer: bool = False) -> Candidate:
+        return Candidate(self._core, pre_vote, transfer)
 
     def _become_leader(self) -> None:
         candidate = self._role
         assert isinstance(candidate, Candidate) and candidate.has_won()
         self._role = Leader(self._core, candidate.proposals(), candidate.commit_position(), candidate.heard)
-
-    # --- leadership, for the node --------------------------------------------------------
-
-    def _leadership(self) -> Leadership:
-        core, role = self._core, self._role
-        if isinstance(role, Leader):
-            return Leadership(Role.LEADER, core.node_id, core.promised, role.is_ready())
-        if isinstance(role, Candidate):
-            return Leadership(Role.CANDIDATE, None, core.promised)
-        return Leadership(Role.FOLLOWER if core.is_voter else Role.LEARNER, role.leader, core.promised)
-
-    def _may_have_new_leadership(self) -> bool:
-        """False on almost every step: a role object lives under one ballot, and under it only these two can change.
-
-        And whether it votes, which a configuration says.
-        """
-        role = self._role
-        if role is not self._announced_role:
-            return True
-        if isinstance(role, Leader):
-            return not self._announced.ready and role.is_ready()
-        return isinstance(role, Follower) and role.leader != self._announced.leader

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from quorate.consensus.log_core import LogCore
 from quorate.consensus.raft.hard_state import decode_hard_state, encode_hard_state
-from quorate.consensus.raft.messages import MAX_NUMBER, Appended
+from quorate.consensus.raft.messages import Appended
 from quorate.consensus.records import Recovered, SaveState
 from quorate.consensus.replica import Message, NodeId, RandomSource, ReplicaConfig, Send
+from quorate.consensus.sanity import MAX_NUMBER
 
 
 class Core(LogCore):

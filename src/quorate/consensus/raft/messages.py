@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from quorate.consensus.membership import PREFIX, InvalidConfiguration, decode_configuration
+from quorate.consensus.membership import PREFIX
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import Message
+from quorate.consensus.sanity import MAX_NUMBER, is_sane_configuration
 from quorate.consensus.timing import MAX_ROUND_TRIP_MS
-
-MAX_NUMBER = (1 << 62) - 1
-"""Terms and positions above this are nonsense: no cluster lives that long, and hard state holds 64 bits."""
 
 
 class RaftMessage(Message, frozen=True, array_like=True, tag="raft.{}".format, gc=False):
@@ -161,15 +159,7 @@ def _is_sane_append(message: Append) -> bool:
         position += 1
         if entry.position != position or entry.generation < term or entry.generation == 0:
             return False
-        if entry.payload.startswith(PREFIX) and not _is_sane_configuration(entry.payload):
+        if entry.payload.startswith(PREFIX) and not is_sane_configuration(entry.payload):
             return False
         term = entry.generation
     return term <= message.term
-
-
-def _is_sane_configuration(payload: bytes) -> bool:
-    """Entries without voters are none of ours: nobody could commit them."""
-    try:
-        return bool(decode_configuration(payload).voters)
-    except InvalidConfiguration:
-        return False

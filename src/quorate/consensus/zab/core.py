@@ -12,8 +12,9 @@ from typing import Final
 from quorate.consensus.log_core import LogCore
 from quorate.consensus.records import Recovered, SaveState
 from quorate.consensus.replica import Message, NodeId, RandomSource, ReplicaConfig, Send
+from quorate.consensus.sanity import MAX_NUMBER
 from quorate.consensus.zab.hard_state import HardState, decode_hard_state, encode_hard_state
-from quorate.consensus.zab.messages import MAX_NUMBER, Ack, AckEpoch, FollowerInfo, Vote
+from quorate.consensus.zab.messages import Ack, AckEpoch, FollowerInfo, Vote
 
 ASIDE_TIMEOUTS: Final = 2
 """Each as long as a round of leader election may take, which is one to two election timeouts."""

@@ -13,15 +13,14 @@ look for a leader: it finds them.
 
 from __future__ import annotations
 
-from quorate.consensus.barriers import ForwardedBarriers
+from quorate.consensus.base_follower import BaseFollower
 from quorate.consensus.membership import Configuration
 from quorate.consensus.records import Entry
-from quorate.consensus.replica import BarrierPassed, NodeId, SnapshotArrived
+from quorate.consensus.replica import NodeId, SnapshotArrived
 from quorate.consensus.zab.core import Core
 from quorate.consensus.zab.messages import (
     Ack,
     AckLeader,
-    BarrierAnswer,
     BarrierRequest,
     Diff,
     FromLeader,
@@ -34,7 +33,7 @@ from quorate.consensus.zab.messages import (
 )
 
 
-class Follower:
+class Follower(BaseFollower[Core]):
     """Follows `leader`, or waits to hear of one where it is None."""
 
     def __init__(
@@ -46,27 +45,16 @@ class Follower:
         transfer: bool = False,
     ) -> None:
         """`vote` made this choice, if an election did; with `transfer` its former leader did."""
-        self.core = core
-        self.asker = asker
-        self.leader = leader
+        super().__init__(core, asker, leader)
         self.vote = vote
         self.transfer = transfer
         self.established = False
         """The leader was heard to lead the accepted epoch."""
-        self.barriers = ForwardedBarriers()
-        self.election_timeout_ms = core.draw_election_timeout_ms()
-        self.election_ms = core.now_ms + self.election_timeout_ms
-        """When this server looks for another leader."""
         self.resend_ms = 0
         """When CEPOCH is said again."""
 
-    def wait_briefly(self) -> None:
-        """A server that has just started: it will look soon, since that disturbs nobody."""
-        timeout_ms = self.core.timing.election_timeout_ms
-        self.election_ms = self.core.now_ms + self.core.random.randrange(timeout_ms // 16, timeout_ms // 4 + 1)
-
-    def postpone_election(self) -> None:
-        self.election_ms = self.core.now_ms + self.election_timeout_ms
+    def known_leader(self) -> NodeId | None:
+        return self.leader if self.established else None
 
     def seek(self) -> None:
         """CEPOCH: what a server begins to follow with."""
@@ -80,21 +68,16 @@ class Follower:
         self.postpone_election()
 
     def deadline_ms(self) -> int:
-        deadline_ms = self.election_ms
+        deadline_ms = super().deadline_ms()
         if self.leader is not None and not self.established:
             deadline_ms = min(deadline_ms, self.resend_ms)
-        expiry_ms = self.barriers.next_expiry_ms
-        return deadline_ms if expiry_ms is None else min(deadline_ms, expiry_ms)
+        return deadline_ms
 
     def tick(self) -> bool:
         """Whether it is time to look for a leader."""
-        core = self.core
-        expiry_ms = self.barriers.next_expiry_ms
-        if expiry_ms is not None and expiry_ms <= core.now_ms:
-            core.effects.barriers_failed.extend(self.barriers.take_expired(core.now_ms))
-        if core.now_ms >= self.election_ms:
+        if super().tick():
             return True
-        if self.leader is not None and not self.established and core.now_ms >= self.resend_ms:
+        if self.leader is not None and not self.established and self.core.now_ms >= self.resend_ms:
             self.seek()
         return False
 
@@ -104,8 +87,7 @@ class Follower:
         """What the leader of the accepted epoch says of its history; the caller has seen to epoch and sender."""
         core = self.core
         if isinstance(message, Ping) and core.timing.told(message.round_trip_ms):
-            self.election_timeout_ms = core.draw_election_timeout_ms()
-            self.postpone_election()
+            self.redraw_election_timeout()
         position = message.previous_position
         if position < core.commit_position:
             # Whatever is committed here is in the leader's history as well.
@@ -191,23 +173,5 @@ class Follower:
                 core.accept_history()
         self._acknowledge(0, position, ended, True)
 
-    # --- barriers ------------------------------------------------------------------------
-
-    def forward_barrier(self, barrier_id: int) -> None:
-        core = self.core
-        if self.leader is None or not self.established:
-            core.effects.barriers_failed.append(barrier_id)
-            return
-        self.barriers.add(barrier_id, core.now_ms + core.timing.election_timeout_ms)
-        core.send(self.leader, BarrierRequest(core.accepted_epoch, self.asker, barrier_id))
-
-    def receive_barrier_answer(self, message: BarrierAnswer) -> None:
-        if message.asker != self.asker or not self.barriers.take(message.barrier_id):
-            return
-        if message.position < 0:
-            self.core.effects.barriers_failed.append(message.barrier_id)
-        else:
-            self.core.effects.barriers_passed.append(BarrierPassed(message.barrier_id, message.position))
-
-    def fail_barriers(self) -> None:
-        self.core.effects.barriers_failed.extend(self.barriers.take_all())
+    def _request_barrier(self, leader: NodeId, barrier_id: int) -> None:
+        self.core.send(leader, BarrierRequest(self.core.accepted_epoch, self.asker, barrier_id))

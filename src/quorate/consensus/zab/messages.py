@@ -11,13 +11,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from quorate.consensus.membership import PREFIX, InvalidConfiguration, decode_configuration
+from quorate.consensus.membership import PREFIX
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import Message, NodeId
+from quorate.consensus.sanity import MAX_NUMBER, is_sane_configuration
 from quorate.consensus.timing import MAX_ROUND_TRIP_MS
-
-MAX_NUMBER = (1 << 62) - 1
-"""Epochs and positions above this are nonsense: no cluster lives that long, and hard state holds 64 bits."""
 
 
 class ZabMessage(Message, frozen=True, array_like=True, tag="zab.{}".format, gc=False):
@@ -301,15 +299,7 @@ def _are_sane_entries(entries: tuple[Entry, ...], position: int, lowest: int, hi
         position += 1
         if entry.position != position or entry.generation < lowest:
             return False
-        if entry.payload.startswith(PREFIX) and not _is_sane_configuration(entry.payload):
+        if entry.payload.startswith(PREFIX) and not is_sane_configuration(entry.payload):
             return False
         lowest = entry.generation
     return bool(entries) and lowest <= highest
-
-
-def _is_sane_configuration(payload: bytes) -> bool:
-    """Entries without voters are none of ours: nobody could commit them."""
-    try:
-        return bool(decode_configuration(payload).voters)
-    except InvalidConfiguration:
-        return False

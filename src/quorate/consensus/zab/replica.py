@@ -12,39 +12,15 @@ Each change of role is one method here, so that they can be read one after anoth
 
 from __future__ import annotations
 
-from quorate.consensus.barriers import Barrier
-from quorate.consensus.membership import Configuration, InvalidConfiguration, decode_configuration
+from quorate.consensus.base_replica import BaseReplica
 from quorate.consensus.records import Recovered
-from quorate.consensus.replica import (
-    ChangeMembers,
-    Compacted,
-    Effects,
-    Event,
-    Leadership,
-    Message,
-    NodeId,
-    PeerLost,
-    Persisted,
-    Propose,
-    RandomSource,
-    ReadBarrier,
-    Receive,
-    Refusal,
-    ReplicaConfig,
-    Role,
-    SnapshotArrived,
-    SnapshotSent,
-    Status,
-    Tick,
-    TransferLeadership,
-)
+from quorate.consensus.replica import Message, NodeId, RandomSource, ReplicaConfig
 from quorate.consensus.zab.core import Core
 from quorate.consensus.zab.discovery import Discovery
 from quorate.consensus.zab.follower import Follower
 from quorate.consensus.zab.leader import Leader
 from quorate.consensus.zab.looking import Looking
 from quorate.consensus.zab.messages import (
-    MAX_NUMBER,
     Ack,
     AckEpoch,
     BarrierAnswer,
@@ -65,164 +41,40 @@ from quorate.consensus.zab.messages import (
     is_sane,
 )
 
-MAX_ASKER = 1 << 31
 
+class ZabReplica(BaseReplica[Core]):
+    """One server of one ZAB group."""
 
-class ZabReplica:
-    """One server of one ZAB group.  Implements `quorate.consensus.replica.Replica`."""
+    _role: Follower | Looking | Discovery | Leader
 
     def __init__(self, config: ReplicaConfig, recovered: Recovered, random: RandomSource, now_ms: int) -> None:
-        self._core = Core(config, recovered, random, now_ms)
-        self._asker = random.randrange(0, MAX_ASKER)
-        """Tells this replica's forwarded barriers from those before a restart."""
+        super().__init__(Core(config, recovered, random, now_ms))
+
+    def _first_role(self) -> Follower:
+        """A server that has just started will look soon, since that disturbs nobody."""
         follower = Follower(self._core, self._asker)
-        follower.wait_briefly()
-        self._role: Follower | Looking | Discovery | Leader = follower
-        self._announced = self._leadership()
-        self._announced_role: Follower | Looking | Discovery | Leader = follower
+        follower.hasten_election()
+        return follower
 
-    # --- the interface -------------------------------------------------------------------
-
-    def step(self, event: Event, now_ms: int) -> Effects:
+    def _words(self) -> dict[str, int | str]:
         core = self._core
-        core.begin(now_ms)
-        if isinstance(event, Receive):
-            self._receive(event.sender, event.message)
-        elif isinstance(event, Persisted):
-            self._persisted(event.ticket)
-        elif isinstance(event, Propose):
-            role = self._role
-            core.effects.refused = role.propose(event.payload) if isinstance(role, Leader) else Refusal.NOT_LEADER
-        elif isinstance(event, Tick):
-            self._tick()
-        else:
-            self._take_rare(event)
-        effects = core.finish()
-        if effects.configuration is not None or self._may_have_new_leadership():
-            leadership = self._leadership()
-            if leadership != self._announced:
-                effects.leadership = self._announced = leadership
-            self._announced_role = self._role
-        return effects
+        return {"accepted_epoch": core.accepted_epoch, "current_epoch": core.current_epoch, "state": self._state()}
 
-    def deadline_ms(self) -> int:
+    def _state(self) -> str:
+        """In ZooKeeper's words, but for the phase that it leaves out."""
         role = self._role
-        return role.heartbeat_ms if isinstance(role, Leader) else role.deadline_ms()
-
-    def status(self) -> Status:
-        core, role = self._core, self._role
-        leadership = self._leadership()
-        return Status(
-            role=leadership.role,
-            leader=leadership.leader,
-            generation=core.accepted_epoch,
-            ready=leadership.ready,
-            voters=core.voters,
-            learners=tuple(core.configuration.learners),
-            first_position=core.log.base_position + 1,
-            last_position=core.log.last_position,
-            commit_position=core.commit_position,
-            durable_position=core.durable_position,
-            words={
-                "accepted_epoch": core.accepted_epoch,
-                "current_epoch": core.current_epoch,
-                "state": self._state(),
-                "election_timeout_ms": core.timing.election_timeout_ms,
-            },
-            peer_positions=role.peer_positions() if isinstance(role, Leader) else {},
-            successor=role.successor() if isinstance(role, Leader) else None,
-        )
-
-    def configuration(self) -> Configuration:
-        return self._core.configuration
-
-    def settled_version(self) -> int:
-        return -1 if self._core.is_changing() else self._core.configuration.version
-
-    def quorum_contact_ms(self) -> int | None:
-        role = self._role
-        return role.rounds.contact_ms if isinstance(role, Leader) and role.is_ready() else None
-
-    def uncommitted_bytes(self) -> int:
-        return self._role.uncommitted_bytes if isinstance(self._role, Leader) else 0
-
-    # --- events --------------------------------------------------------------------------
-
-    def _take_rare(self, event: Event) -> None:
-        core, role = self._core, self._role
-        if isinstance(event, ReadBarrier):
-            self._read_barrier(event.barrier_id)
-        elif isinstance(event, Compacted):
-            core.compact(event.position)
-        elif isinstance(event, SnapshotArrived):
-            self._snapshot_arrived(event)
-        elif isinstance(event, SnapshotSent):
-            if isinstance(role, Leader):
-                role.snapshot_sent(event.peer, event.position)
-        elif isinstance(event, PeerLost):
-            self._peer_lost(event.peer)
-        else:
-            assert isinstance(event, ChangeMembers | TransferLeadership), event
-            core.effects.refused = self._lead(event)
-
-    def _lead(self, event: ChangeMembers | TransferLeadership) -> Refusal | None:
-        role = self._role
-        if not isinstance(role, Leader):
-            return Refusal.NOT_LEADER
-        if isinstance(event, ChangeMembers):
-            return role.change(event.goal)
-        return role.transfer_to(event.target, event.avoid)
-
-    def _tick(self) -> None:
-        role = self._role
+        if isinstance(role, Looking):
+            return "looking"
+        if isinstance(role, Discovery):
+            return "discovering"
         if isinstance(role, Leader):
-            if not role.tick():
-                self._look()
-        elif role.tick():
-            self._look()
-
-    def _persisted(self, ticket: int) -> None:
-        self._core.persisted(ticket)
-        role = self._role
-        if isinstance(role, Leader):
-            role.persisted()
-        elif isinstance(role, Discovery):
-            self._count_acks(role)
-
-    def _read_barrier(self, barrier_id: int) -> None:
-        role = self._role
-        if isinstance(role, Leader):
-            role.barrier(Barrier(barrier_id, self._core.node_id, None))
-        elif isinstance(role, Follower):
-            role.forward_barrier(barrier_id)
-        else:
-            self._core.effects.barriers_failed.append(barrier_id)
-
-    def _peer_lost(self, peer: NodeId) -> None:
-        """Of the chosen leader this ends a vain wait: who looks finds it again, should it be there."""
-        role = self._role
-        if isinstance(role, Leader):
-            role.peer_lost(peer)
-        elif isinstance(role, Follower):
-            if role.leader == peer:
-                self._look()
-        elif isinstance(role, Looking) and role.vote is not None and role.vote.node == peer:
-            self._look()
-
-    def _snapshot_arrived(self, event: SnapshotArrived) -> None:
-        # The numbers came with the snapshot, off the network.
-        if not (1 <= event.position_generation <= event.generation <= MAX_NUMBER and event.position <= MAX_NUMBER):
-            return
-        if event.generation != self._core.accepted_epoch or event.sender == self._core.node_id:
-            return  # a leader of an epoch that was not accepted cannot know what is lacking here
-        try:
-            encoded = event.configuration
-            configuration = decode_configuration(encoded) if encoded else self._core.config.initial
-        except InvalidConfiguration:
-            return
-        follower = self._follow_established(event.sender)
-        if follower is not None:
-            follower.take_snapshot(event, configuration)
+            return "leading"
+        if role.leader is None:
+            return "waiting"
+        if not role.established:
+            return "joining"
+        name = "following" if self._core.is_voter else "observing"
+        return name if self._core.is_synchronised() else "synchronising"
 
     # --- messages ------------------------------------------------------------------------
 
@@ -243,7 +95,7 @@ class ZabReplica:
                     follower.receive_commit(message.commit_position)
         elif isinstance(message, BarrierAnswer):
             if message.epoch == self._core.accepted_epoch and isinstance(self._role, Follower):
-                self._role.receive_barrier_answer(message)
+                self._role.receive_barrier_answer(message.asker, message.barrier_id, message.position)
         else:
             self._receive_rare(sender, message)
 
@@ -358,7 +210,7 @@ class ZabReplica:
             core.seen_epoch = max(core.seen_epoch, message.epoch)
             if message.epoch > core.accepted_epoch:
                 # It cannot come back to this epoch, and a leader of a later one may be at work.
-                self._look()
+                self._begin_election()
             else:
                 role.receive_follower_info(sender)
         elif isinstance(role, Looking):
@@ -393,9 +245,13 @@ class ZabReplica:
             if role.receive_ack(sender, message):
                 self._count_acks(role)
             else:
-                self._look()
+                self._begin_election()
         elif isinstance(role, Leader) and message.epoch == self._core.accepted_epoch:
             role.receive_ack_epoch(sender, message)
+
+    def _count(self) -> None:
+        if isinstance(self._role, Discovery):
+            self._count_acks(self._role)
 
     def _count_acks(self, discovery: Discovery) -> None:
         if discovery.is_complete():
@@ -422,14 +278,19 @@ class ZabReplica:
 
     # --- changes of role -----------------------------------------------------------------
 
-    def _leave(self) -> None:
-        """The role ends: what waits for it fails."""
-        if isinstance(self._role, Leader):
-            self._role.resign()
-        elif isinstance(self._role, Follower):
-            self._role.fail_barriers()
+    def _step_down(self) -> None:
+        self._begin_election()
 
-    def _look(self) -> None:
+    def _leader_lost(self, peer: NodeId) -> None:
+        """Of the chosen leader this ends a vain wait: who looks finds it again, should it be there."""
+        role = self._role
+        if isinstance(role, Follower):
+            if role.leader == peer:
+                self._begin_election()
+        elif isinstance(role, Looking) and role.vote is not None and role.vote.node == peer:
+            self._begin_election()
+
+    def _begin_election(self) -> None:
         """No leader is heard from: take part in the next election; or wait to be found, where this is no voter."""
         self._leave()
         if self._core.may_stand():
@@ -474,6 +335,10 @@ class ZabReplica:
         follower.hear_from_leader()
         return follower
 
+    def _follow_sender(self, sender: NodeId, generation: int) -> Follower | None:
+        """A leader of an epoch that was not accepted cannot know what is lacking here."""
+        return self._follow_established(sender) if generation == self._core.accepted_epoch else None
+
     def _discover(self, vote: Vote, transfer: bool = False) -> None:
         self._leave()
         self._role = Discovery(self._core, vote, transfer)
@@ -481,34 +346,8 @@ class ZabReplica:
 
     # --- leadership, for the node --------------------------------------------------------
 
-    def _state(self) -> str:
-        """In ZooKeeper's words, but for the phase that it leaves out."""
-        role = self._role
-        if isinstance(role, Looking):
-            return "looking"
-        if isinstance(role, Discovery):
-            return "discovering"
-        if isinstance(role, Leader):
-            return "leading"
-        if role.leader is None:
-            return "waiting"
-        if not role.established:
-            return "joining"
-        name = "following" if self._core.is_voter else "observing"
-        return name if self._core.is_synchronised() else "synchronising"
-
-    def _leadership(self) -> Leadership:
-        """A leader that may still fail in discovery leads nobody yet."""
-        core, role = self._core, self._role
-        if isinstance(role, Leader):
-            return Leadership(Role.LEADER, core.node_id, core.accepted_epoch, role.is_ready())
-        if isinstance(role, Follower):
-            leader = role.leader if role.established else None
-            return Leadership(Role.FOLLOWER if core.is_voter else Role.LEARNER, leader, core.accepted_epoch)
-        return Leadership(Role.CANDIDATE if core.may_stand() else Role.LEARNER, None, core.accepted_epoch)
-
     def _may_have_new_leadership(self) -> bool:
-        """False on almost every step: a role object keeps its leader once that is established, and its epoch."""
+        """Here a role may go on to another epoch, and a follower is told only late who leads."""
         role = self._role
         if role is not self._announced_role or self._core.accepted_epoch != self._announced.generation:
             return True
