@@ -38,10 +38,9 @@ class LockClient:
         try:
             reader = await self._ask(name)
             while (words := await _line(reader))[:2] != ["GRANTED", name]:
-                if words[0] == "QUEUED":
-                    self._on_place(int(words[2]))
-                else:
-                    raise LockLost(" ".join(words))
+                if words[:2] != ["QUEUED", name]:
+                    raise LockLost(" ".join(words) or "the connection ended")
+                self._on_place(int(words[2]))
             held = Held(int(words[2]), asyncio.create_task(_line(reader)))
             try:
                 yield held
@@ -97,10 +96,11 @@ class Held:
 
 
 async def _line(reader: asyncio.StreamReader) -> list[str]:
+    """Its words; none where the connection has ended."""
     try:
         return (await reader.readuntil(b"\n")).decode().split()
-    except (asyncio.IncompleteReadError, OSError) as error:
-        raise LockLost("the connection ended") from error
+    except (asyncio.IncompleteReadError, OSError):
+        return []
 
 
 async def hold(servers: Sequence[str], name: str, hold_s: float) -> None:

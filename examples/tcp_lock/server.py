@@ -107,24 +107,29 @@ class LockServer:
             wanted = {name for connection in self.connections.values() for name in connection.asked}
             if not wanted:
                 continue
-            try:
-                # Linearizable: a node that was behind must not tell of a grant that is over.
-                places = await self.locks.query(Locks.places, sorted(wanted))
-            except quorate.Refused:
+            # Linearizable: a node that was behind must not tell of a grant that is over.
+            while (places := await self.places(sorted(wanted))) is None:  # noqa: ASYNC110 - who knows is elsewhere
                 await asyncio.sleep(0.1)
-                continue
             for name, (queue, token) in places.items():
                 for place, session in enumerate(queue):
                     if (connection := self.connections.get(session)) is not None:
                         connection.tell(name, place, token)
 
+    async def places(self, names: list[str]) -> dict[str, tuple[list[str], int]] | None:
+        """None where nobody knows at present."""
+        try:
+            return await self.locks.query(Locks.places, names)
+        except quorate.Refused:
+            return None
+
     async def renew(self) -> None:
         """Keep alive the sessions of those who are connected."""
         while True:
             await asyncio.sleep(self.lease_ms / 3000)
-            if self.connections:
+            alive = [session for session, connection in self.connections.items() if connection.is_open]
+            if alive:
                 try:
-                    gone = await self.locks.submit(Locks.renew, list(self.connections), self.lease_ms)
+                    gone = await self.locks.submit(Locks.renew, alive, self.lease_ms)
                 except (quorate.Refused, quorate.OutcomeUnknown):
                     continue
                 for session in gone:
