@@ -10,6 +10,7 @@
     election by promises    who leads under a ballot was promised it, durably, by a phase 1 quorum
     durable before spoken   no message leaves that speaks of a promise or of acceptances that are not durable
     durable quorum          what a leader tells others to be chosen is durable on a quorum, whoever applies it first
+    read barrier            see `leader_reads`
     hand-over               whoever is told to stand holds the leader's last entry durably, and votes
 
 That promises and acceptances outlive a restart, the group's "durability" sees to: these checks go on from what was
@@ -39,6 +40,7 @@ from quorate.consensus.records import CompactedThrough, Entry, Record, SaveEntry
 from quorate.consensus.replica import Effects, Event, NodeId, Persisted, Role, Send, Status
 from quorate.simulation.durable_records import DurableRecords
 from quorate.simulation.invariants import Life, NodeView, brief
+from quorate.simulation.leader_reads import LeaderReads
 from quorate.simulation.paxos_group import PaxosGroup
 from quorate.simulation.violation import Violation
 
@@ -86,6 +88,8 @@ class PaxosInvariants:
         """(slot, ballot) to those that accepted under it, durably."""
         self._deciders: dict[int, Configuration] = {}
         """Ballot to the configuration by which its leader counts."""
+        self._reads: dict[NodeId, LeaderReads] = {}
+        """Of the last leadership of each node."""
         self._chosen: dict[int, tuple[int, int]] = {}
         """Slot to (generation of the value, ballot)."""
 
@@ -102,6 +106,7 @@ class PaxosInvariants:
             acceptor.unsynced.append((effects.ticket, effects.records))
         if view.leadership.role is Role.LEADER:
             self._lead(acceptor, effects)
+            self._reads[node].stepped(view, event, effects, status)
         for sends in (effects.messages, effects.messages_after_persist):
             for send in sends:
                 if type(send.message) is Promise:
@@ -241,6 +246,7 @@ class PaxosInvariants:
         ballot, configuration = view.leadership.generation, view.configuration
         if ballot not in self._deciders:
             self._check_election(view, ballot, configuration)
+            self._reads[view.node] = LeaderReads(ballot, view.written.end_position)
             self._count_found(acceptor, ballot, effects)
         # Behind this step: a configuration that was proposed in it decides about itself and what follows,
         # since all before it had been chosen.

@@ -9,9 +9,7 @@
     commit by counting      a leader takes entries of earlier terms for committed only with one of its own
                             (section 5.4.2)
     durable quorum          what a leader tells others to commit is durable on a quorum, whoever applies it first
-    read barrier            a leader lets one pass at a position not before its opening entry, nor before what it
-                            knew to be committed, and after a quorum answered a round that began after the barrier
-                            was asked (thesis, section 6.4)
+    read barrier            see `leader_reads`
     log matching            what a log has behind an entry that gave way to another one is cut off
 
 Without them a mistake shows only once a crash, or an unlucky candidate, makes something of it.
@@ -20,24 +18,22 @@ Without them a mistake shows only once a crash, or an unlucky candidate, makes s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from quorate.consensus.raft.hard_state import decode_hard_state
 from quorate.consensus.raft.messages import (
     Append,
     Appended,
-    AppendRejected,
-    BarrierAnswer,
-    BarrierRequest,
     Commit,
     RaftMessage,
     RequestVote,
     Vote,
 )
 from quorate.consensus.records import Entry, Record, SaveEntry
-from quorate.consensus.replica import Effects, Event, NodeId, ReadBarrier, Receive, Role, Send, Status
+from quorate.consensus.replica import Effects, Event, NodeId, Role, Send, Status
 from quorate.simulation.durable_records import DurableRecords
 from quorate.simulation.invariants import GroupInvariants, Life, NodeView, brief
+from quorate.simulation.leader_reads import LeaderReads
 from quorate.simulation.violation import Violation
 
 
@@ -49,12 +45,7 @@ class _Reign:
     opening_position: int
     commit_position: int
     """What the leader had heard of as a follower."""
-    round: int = 0
-    """The newest that it has sent."""
-    heard_rounds: dict[NodeId, int] = field(default_factory=dict)
-    """By peer, the newest round that it answered."""
-    asked: dict[tuple[int | None, int], tuple[int, int]] = field(default_factory=dict)
-    """(asker, barrier id), without an asker for its own, to (round, commit position) when the barrier first came."""
+    reads: LeaderReads
 
 
 class RaftInvariants:
@@ -143,7 +134,9 @@ class RaftInvariants:
         former = self._reigns.get(node)
         if former is not None and former.term == term:
             return  # it is ready now
-        self._reigns[node] = _Reign(term, view.written.end_position, commit_position)
+        self._reigns[node] = _Reign(
+            term, view.written.end_position, commit_position, LeaderReads(term, view.written.end_position)
+        )
         voters = [voter[0] for voter in view.electors if self._votes.get((term, voter)) == node]
         if not view.quorum.is_quorum(voters):
             raise Violation("election by votes", f"node {node} leads {term}, for which only {voters} voted for it")
@@ -177,27 +170,13 @@ class RaftInvariants:
         reign = self._reigns[view.node]
         if not view.leadership.ready:
             self._check_unopened(view, reign, status().commit_position)
-        if type(event) is ReadBarrier:
-            reign.asked.setdefault((None, event.barrier_id), (reign.round, status().commit_position))
-        elif type(event) is Receive:
-            message = event.message
-            if type(message) is Appended or type(message) is AppendRejected:
-                if message.term == reign.term and message.round > reign.heard_rounds.get(event.sender, 0):
-                    reign.heard_rounds[event.sender] = message.round
-            elif type(message) is BarrierRequest:
-                key = (message.asker, message.barrier_id)
-                reign.asked.setdefault(key, (reign.round, status().commit_position))
+        reign.reads.stepped(view, event, effects, status)
         for send in effects.messages:
             message = send.message
-            if type(message) is Append or type(message) is Commit:
-                if message.commit_position > len(self._group.committed):
-                    self._group.learn_commit(view.node, message.commit_position)
-                if type(message) is Append:
-                    reign.round = message.round
-            elif type(message) is BarrierAnswer and message.position >= 0:
-                self._check_barrier(view, reign, (message.asker, message.barrier_id), message.position)
-        for passed in effects.barriers_passed:
-            self._check_barrier(view, reign, (None, passed.barrier_id), passed.position)
+            if (type(message) is Append or type(message) is Commit) and message.commit_position > len(
+                self._group.committed
+            ):
+                self._group.learn_commit(view.node, message.commit_position)
 
     def _check_unopened(self, view: NodeView, reign: _Reign, position: int) -> None:
         """A leader, not ready yet, takes everything through `position` for committed."""
@@ -206,27 +185,6 @@ class RaftInvariants:
                 "commit by counting",
                 f"node {view.node}, leading {reign.term}, takes {position} for committed before its own "
                 f"{reign.opening_position} is",
-            )
-
-    def _check_barrier(self, view: NodeView, reign: _Reign, key: tuple[int | None, int], position: int) -> None:
-        """The leader lets a barrier pass.  One that it was asked for as a follower, by its own node, is not known."""
-        asked = reign.asked.get(key)
-        if asked is None:
-            return
-        round_then, commit_then = asked
-        least = max(reign.opening_position, commit_then)
-        if position < least:
-            raise Violation(
-                "read barrier",
-                f"node {view.node}, leading {reign.term}, passes one at {position}: "
-                f"its opening entry is {reign.opening_position}, and {commit_then} was committed when it was asked",
-            )
-        contacts = [view.node, *(peer for peer, heard in reign.heard_rounds.items() if heard > round_then)]
-        if not view.quorum.is_quorum(contacts):
-            raise Violation(
-                "read barrier",
-                f"node {view.node}, leading {reign.term}, passes one that was asked in round {round_then}, "
-                f"and only {contacts} have been in touch since",
             )
 
     def _check_counted(self, view: NodeView, last: Entry) -> None:

@@ -19,6 +19,7 @@ And how the protocol brings them about (section 5), seen in the step that breaks
                             entry is on a quorum; and then no server without the last of it could be elected
     durable before spoken   no epoch, history or acknowledgement leaves a server that could still forget it
     durable quorum          what a leader tells others to commit is durable on a quorum, whoever delivers it first
+    read barrier            see `leader_reads`
     hand-over               whoever is told to take over holds the leader's whole history, durably
 """
 
@@ -49,6 +50,7 @@ from quorate.consensus.zab.messages import (
 )
 from quorate.simulation.durable_records import DurableRecords
 from quorate.simulation.invariants import GroupInvariants, Life, NodeView, brief
+from quorate.simulation.leader_reads import LeaderReads
 from quorate.simulation.violation import Violation
 
 EXERCISED = ("discoveries", "DIFF", "TRUNC", "SNAP", "UPTODATE", "histories accepted", "hand-overs")
@@ -66,6 +68,7 @@ class _Reign:
     commit_position: int
     """What it is known to take for committed."""
     proposed_position: int
+    reads: LeaderReads
 
 
 class ZabInvariants:
@@ -99,6 +102,7 @@ class ZabInvariants:
             self._begin_reign(view, leadership.generation, status().commit_position)
         if view.leadership.role is Role.LEADER:
             self._lead(view, event, effects)
+            self._reigns[node].reads.stepped(view, event, effects, status)
         self.counts["SNAP"] += len(effects.snapshots)
         accepted_epoch = self.state(view.durable.state).accepted_epoch
         for send in effects.messages:
@@ -231,7 +235,7 @@ class ZabInvariants:
                 "local primary order", f"server {node} leads {epoch}, its history ends with {brief(opening)}"
             )
         self._proposed[opening.position, epoch] = opening
-        self._reigns[node] = _Reign(opening, commit_position, opening.position)
+        self._reigns[node] = _Reign(opening, commit_position, opening.position, LeaderReads(epoch, opening.position))
         own = self._claimed.get((epoch, node))
         promised = [voter for voter in view.electors if self._promised.get((epoch, voter)) == node]
         claims = {voter: self._claimed.get((epoch, voter)) for voter, _ in promised}
