@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -317,3 +318,15 @@ def test_random_bytes_are_refused(body: bytes) -> None:
         gate.handshake.conclude(1, body)
     with pytest.raises(HandshakeRefused):
         conclude_probe(body)
+
+
+@settings(deadline=None)
+@given(proper=st.sampled_from(list(PROPER.values())), at=st.integers(0, 400), byte=st.integers(0, 255))
+def test_a_damaged_byte_makes_another_handshake_or_a_refusal(proper: Any, at: int, byte: int) -> None:
+    """Among them texts that are no UTF-8."""
+    body = bytearray(encode(proper))
+    body[at % len(body)] = byte
+    handshake = RememberingGate(identity(1)).handshake
+    for judge in (handshake.accept, lambda body: handshake.conclude(1, body), conclude_probe):
+        with contextlib.suppress(HandshakeRefused):
+            judge(bytes(body))

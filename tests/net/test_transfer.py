@@ -129,6 +129,24 @@ def test_a_snapshot_that_is_gone_before_it_is_sent_fails_the_transfer() -> None:
     simulation.run(sender, scenario())
 
 
+@pytest.mark.parametrize("answer", [b"\xc1", b"\x82\xa4type\xa5taken\xa7problem\xa1\xff"], ids=["nonsense", "no-utf-8"])
+def test_a_peer_whose_answer_cannot_be_read_fails_the_transfer(answer: bytes) -> None:
+    simulation = Simulation()
+    source = Snapshots(SimulatedDisk())
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(FrameEncoder().encode(Welcome("0.1", "", 1, incarnation(1), "", f"{MUTE}:{PORT}", {})))
+        writer.write(len(answer).to_bytes(4, "big") + answer)
+
+    async def scenario() -> None:
+        info = await write(source)
+        with pytest.raises(TransferFailed, match="node 1: "):
+            await send_snapshot(handshake(0), (MUTE, PORT), 1, source, info, 1, 5)
+
+    simulation.run(simulation.boot(MUTE), asyncio.start_server(babble, MUTE, PORT))
+    simulation.run(simulation.boot(SENDER), scenario())
+
+
 @pytest.mark.parametrize("last_words", ["nothing", "welcome"])
 def test_a_peer_that_falls_silent_fails_the_transfer(last_words: str) -> None:
     """It accepts the connection and does not read; and it says welcome, but takes no chunk."""

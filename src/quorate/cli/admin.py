@@ -265,7 +265,7 @@ _Answer = TypeVar("_Answer")
 def _decode(body: bytes, shape: type[_Answer]) -> _Answer:
     try:
         return msgspec.json.decode(body, type=shape)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NoAnswer(f"it answers, but not like a Quorate node's admin listener ({error})") from error
 
 

@@ -224,7 +224,7 @@ def conclude_probe(body: bytes) -> Portrait:
     answer: Portrait | Unwelcome
     try:
         answer = _PROBE_ANSWER.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HandshakeRefused(f"the answer is not a Quorate handshake: {error}") from None
     if isinstance(answer, Unwelcome):
         raise HandshakeRefused(f"it refused us: {answer.reason}", answer.code)
@@ -279,7 +279,7 @@ class Handshake:
         answer: Welcome | Unwelcome
         try:
             answer = _ANSWER.decode(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HandshakeRefused(f"the answer is not a Quorate handshake: {error}") from None
         if isinstance(answer, Unwelcome):
             self.gate.refused_by(to_node, answer.code, answer.cluster_id, answer.reason)
@@ -332,7 +332,7 @@ def _decode_hello(body: bytes, local: LocalIdentity) -> Hello:
                 RefusalCode.INCOMPATIBLE,
             )
         return _HELLO.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HandshakeRefused(f"the first frame is not a Quorate handshake: {error}") from None
 
 

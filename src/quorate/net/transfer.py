@@ -121,7 +121,7 @@ async def _send_file(
         taken = msgspec.msgpack.decode(await _send_chunks(reader, writer, file, offer), type=Taken)
     except TimeoutError:
         raise TransferFailed(f"node {peer} was silent for too long") from None
-    except (OSError, EOFError, msgspec.DecodeError, FrameError) as error:
+    except (OSError, EOFError, msgspec.DecodeError, UnicodeDecodeError, FrameError) as error:
         raise TransferFailed(f"node {peer}: {error or type(error).__name__}") from None
     finally:
         # What is still unsent is for nobody any more.
