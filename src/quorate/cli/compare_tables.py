@@ -132,7 +132,7 @@ def _commits(commits: Mapping[str, Mapping[str, CommitFigures]], title: Callable
         for variant, figures in by_variant.items()
     ]
     yield Section(
-        "Latency: milliseconds for one request at a time, p50 and p99",
+        "Latency: milliseconds for one request now and then, p50 and p99",
         "\n".join(
             [
                 *(f"{PROFILES[profile].title}: {PROFILES[profile].about}." for profile in commits),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 from quorate.comparison.stage import Setting, Stage, ask_at_once, ask_in_turn, connect, get, in_peace, put, stage
 from quorate.consensus.replica import NodeId
@@ -83,6 +84,7 @@ class _Trial:
     def __init__(self, on: Stage, size: CommitSize) -> None:
         self._on = on
         self._size = size
+        self._random = Random(f"{on.setting.seed}/commits")
         self._idle_messages_per_s, self._idle_bytes_per_s = self._idle()
 
     def _idle(self) -> tuple[float, float]:
@@ -132,7 +134,7 @@ class _Trial:
 
     def _times(self, client: tuple[Machine, Channel], requests: Sequence[tuple[str, bytes]]) -> Times:
         machine, channel = client
-        return times_of(self._on.run(machine, ask_in_turn(machine, channel, requests)))
+        return times_of(self._on.run(machine, ask_in_turn(machine, channel, requests, self._random)))
 
     def _costs(self, client: tuple[Machine, Channel], count: int) -> tuple[float, float, Times]:
         """Messages and bytes for one write, and how long it takes."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import count
+from random import Random
 from typing import Any, Final, ParamSpec, TypeVar
 
 from quorate.comparison.ledger import Ledger
@@ -34,6 +35,7 @@ LEADER_LIMIT_S: Final = 120.0
 """Far longer than any election takes: who waits longer waits for ever."""
 SETTLING_S: Final = 3.0
 """After which the leader's measures of round trips have reached the others, and links are up."""
+LONGEST_PAUSE_S: Final = 0.1
 VALUE: Final = b"v" * 100
 PUT: Final = "/etcdserverpb.KV/Put"
 RANGE: Final = "/etcdserverpb.KV/Range"
@@ -235,10 +237,16 @@ async def connect(node: NodeId) -> Channel:
     return channel
 
 
-async def ask_in_turn(machine: Machine, channel: Channel, requests: Sequence[tuple[str, bytes]]) -> list[float]:
-    """How long each took, one after the other, in seconds.  Raises GrpcError."""
+async def ask_in_turn(
+    machine: Machine, channel: Channel, requests: Sequence[tuple[str, bytes]], random: Random
+) -> list[float]:
+    """How long each took, one after the other, in seconds.  Raises GrpcError.
+
+    After pauses by chance: what one lost packet holds up is to meet few of them, and no rhythm to fit the heartbeats'.
+    """
     took_s = []
     for method, message in requests:
+        await asyncio.sleep(random.uniform(0.0, LONGEST_PAUSE_S))
         began_s = machine.loop.time()
         await channel.unary(method, message, 60.0)
         took_s.append(machine.loop.time() - began_s)
