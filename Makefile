@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 SOAK_SEED ?= 0
 SOAK_SEEDS ?= 1000
+SOAK_PROTOCOLS ?= raft paxos zab
 SOAK_MINUTES ?= 30
 
 .PHONY: help
@@ -24,7 +25,7 @@ help:
 	@echo "make test    lint, types and all tests                       (ARGS='-k lock' passes options to pytest)"
 	@echo "make crash   kill -9 nodes under load for two minutes           (QUORATE_CRASH_SECONDS=600 for longer)"
 	@echo "make mutants put deliberate bugs into the code, one at a time: the simulator must find each (ARGS='--only NAME')"
-	@echo "make soak    many seeds of the simulator, each service, three nodes and five (SOAK_SEEDS=5000 SOAK_SEED=100000 for others)"
+	@echo "make soak    many seeds of the simulator, each service and protocol, three nodes and five (SOAK_SEEDS=5000 SOAK_SEED=100000 for others)"
 	@echo "             then full load on three nodes: no election may happen        (SOAK_MINUTES=5 instead of 30)"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff rewrite the code"
@@ -58,6 +59,13 @@ soak: $(VENV)/.stamp-dev
 	$(BIN)/quorate simulate --service etcd --seed $(SOAK_SEED) --seeds $(SOAK_SEEDS) --keep-going $(ARGS)
 	$(BIN)/quorate simulate --service etcd --nodes 5 --seed $(SOAK_SEED) --seeds $$(( $(SOAK_SEEDS) * 3 / 10 )) \
 		--keep-going $(ARGS)
+	@# What the defaults do not meet: each protocol under the other service, and under the cluster's own group.
+	for protocol in $(SOAK_PROTOCOLS); do for service in zookeeper etcd; do \
+		$(BIN)/quorate simulate --protocol $$protocol --service $$service --seed $(SOAK_SEED) \
+			--seeds $$(( $(SOAK_SEEDS) * 3 / 10 )) --keep-going $(ARGS) || exit; \
+		$(BIN)/quorate simulate --protocol $$protocol --service $$service --nodes 5 --seed $(SOAK_SEED) \
+			--seeds $$(( $(SOAK_SEEDS) / 10 )) --keep-going $(ARGS) || exit; \
+	done; done
 	$(BIN)/python bench/steady.py --minutes $(SOAK_MINUTES)
 
 .PHONY: lint
