@@ -91,7 +91,7 @@ def test_json_holds_all_that_the_nodes_say() -> None:
     assert result.exit_code == 0
     answer = json.loads(result.output)
     assert answer["quorum"] is True
-    assert answer["services"] == {"zookeeper": {"leader": 0, "generation": 3, "ready": True}}
+    assert answer["services"] == {"zookeeper": {"leader": 0, "generation": 3, "leadership": "term 3", "ready": True}}
     assert [node["status"] for node in answer["nodes"]] == [status_of(node, admins) for node in range(3)]
     assert [node["problem"] for node in answer["nodes"]] == [None, None, None]
 

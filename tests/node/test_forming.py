@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from quorate.node.config import Address, ListenConfig, NodeConfig
@@ -63,6 +64,35 @@ def test_a_folder_lost_while_the_cluster_forms_forms_no_second_one() -> None:
     assert len(ids(cluster)) <= 1
     # Node 0 had met the folder that is lost: somebody has to decide, and is told so.
     assert "came with another data folder than before" in cluster.nodes[2].status()["waiting_for"]
+    cluster.close()
+
+
+class WithAnotherProtocol(WholeNodes):
+    """The settings of one node say another protocol than those of the rest, until they are mended."""
+
+    def __init__(self, odd: int) -> None:
+        super().__init__(3, protocol="paxos")
+        self.odd: int | None = odd
+
+    def config(self, node: int) -> NodeConfig:
+        config = super().config(node)
+        return replace(config, protocol="zookeeper=raft") if node == self.odd else config
+
+
+def test_nodes_with_different_protocols_form_no_cluster_and_say_why() -> None:
+    cluster = WithAnotherProtocol(2)
+    for node in cluster.members:
+        cluster.start(node)
+    cluster.pass_time(5)
+    assert standings(cluster) == {0: "forming", 1: "forming", 2: "forming"}
+    waiting_for = cluster.nodes[2].status()["waiting_for"]
+    assert "node 2 runs the protocol raft, node 0 paxos" in waiting_for
+    assert "give a node that has no data yet the same `protocol`" in waiting_for
+    cluster.kill(2)
+    cluster.odd = None
+    cluster.start(2)
+    cluster.wait_for_leader()
+    assert len(ids(cluster)) == 1
     cluster.close()
 
 

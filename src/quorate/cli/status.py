@@ -57,7 +57,14 @@ def as_data(view: ClusterView) -> dict[str, object]:
     return {
         "quorum": view.is_led(),
         "services": {
-            service: {"leader": led.leader, "generation": led.generation, "ready": led.ready} if led else None
+            service: {
+                "leader": led.leader,
+                "generation": led.generation,
+                "leadership": " ".join(led.term),
+                "ready": led.ready,
+            }
+            if led
+            else None
             for service, led in view.leaders().items()
         },
         "nodes": [
