@@ -259,6 +259,27 @@ def test_without_a_quorum_nothing_is_done_and_nothing_hangs(monkeypatch: pytest.
     run(shop())
 
 
+def test_who_waits_when_the_node_is_stopped_is_told() -> None:
+    async def shop() -> None:
+        async with quorate.embedded_cluster(Stock, election_timeout_ms=2_000) as cluster:
+            leader = await leader_of(cluster)
+            await leader.submit(Stock.add, "apples")
+            await asyncio.gather(*(node.stop() for node in cluster if node is not leader))
+            # It has not noticed yet, so both wait for a quorum.
+            waiting = [
+                asyncio.create_task(leader.submit(Stock.add, "apples")),
+                asyncio.create_task(leader.query(Stock.count, "apples")),
+            ]
+            await asyncio.wait(waiting, timeout=0.05)
+            await leader.stop()
+            command, read = await asyncio.gather(*waiting, return_exceptions=True)
+            # Refused: on a very busy machine it has noticed.
+            assert isinstance(command, quorate.OutcomeUnknown | quorate.Refused)
+            assert isinstance(read, quorate.NodeStopped | quorate.Refused)
+
+    run(shop())
+
+
 def test_before_its_cluster_is_formed_a_node_says_whom_it_waits_for(
     tmp_path: Path, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +297,20 @@ def test_before_its_cluster_is_formed_a_node_says_whom_it_waits_for(
                 node.query_local(Stock.count, "apples")
 
     run(alone())
+
+
+def test_nodes_with_different_protocols_say_so(tmp_path: Path, peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.statemachine.replicated.PATIENCE_S", 0.5)
+    members = dict(enumerate(peers(2)))
+
+    async def apart() -> None:
+        one = quorate.Replicated(Stock, node=0, members=members, data=tmp_path / "0", protocol="paxos")
+        other = quorate.Replicated(Stock, node=1, members=members, data=tmp_path / "1", protocol="zab")
+        async with one, other:
+            with pytest.raises(quorate.Refused, match="node 0 runs the protocol paxos, node 1 zab"):
+                await one.submit(Stock.add, "apples")
+
+    run(apart())
 
 
 def test_a_program_without_an_event_loop(tmp_path: Path, peers: Peers) -> None:
