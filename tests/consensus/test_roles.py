@@ -6,8 +6,11 @@ for its role at every step; so nothing else would tell before the part is missed
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import quorate.consensus
 from quorate.consensus.paxos.candidate import Candidate as PaxosCandidate
 from quorate.consensus.paxos.core import Core as PaxosCore
 from quorate.consensus.paxos.follower import Follower as PaxosFollower
@@ -40,3 +43,12 @@ def test_a_protocol_has_every_part_that_is_left_to_it(part: type) -> None:
 
 def test_what_is_left_to_protocols_would_be_found() -> None:
     assert "_become_leader" in missing(PreVoteReplica) and "_receive" in missing(PreVoteReplica)
+
+
+SHARED = sorted(Path(quorate.consensus.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
+def test_what_protocols_share_knows_none_of_them(path: Path) -> None:
+    own = [name for name in ("raft", "paxos", "zab") if f"quorate.consensus.{name}" in path.read_text(encoding="utf-8")]
+    assert own == (["raft", "paxos", "zab"] if path.stem == "protocols" else [])

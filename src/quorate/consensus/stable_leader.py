@@ -219,8 +219,10 @@ class StableLeader(Generic[CoreT, ProgressT]):
         if progress.flow is Flow.PROBE and progress.probe_due and position == progress.next_position - 1:
             progress.agreed()
             self._send_next(progress)
-        self._send_entries(progress)
-        self._tell_commit(progress)
+        if progress.next_position <= core.log.last_position:
+            self._send_entries(progress)
+        if progress.commit_told < core.commit_position:
+            self._tell_commit(progress)
         if news and self.transfer is not None and self.transfer.target == peer:
             self._hand_over()
 

@@ -26,12 +26,14 @@ Read it in this order:
 - `slots`      the tail of the log in memory, with holes
 - `core`       what a server is in every role: acceptor and learner; **durable before spoken** is decided in `Core.send`
 - `follower`, `candidate`, `leader`   the roles: a candidate is the papers' proposer in phase 1, a leader in phase 2
-- `progress`   what a leader believes of one peer
+- `progress`   what a leader believes of one peer's slots
 - `replica`    events to roles, and the changes of role
 
-Beside it, in `quorate.consensus`, stands what protocols share: `configurations` (who decides, and
-the steps from one to another), `timing` and `barriers`.  A role never changes the role: it tells
-`replica`, where the changes stand side by side.
+The classes extend those of `quorate.consensus`, where stands, once, what the protocols do alike:
+heartbeats and barriers, how much a leader sends to a peer, members, handing over (`stable_leader`),
+elections with pre-vote (`pre_vote`, with Raft), and the way of an event to a role (`base_replica`).
+
+A role never changes the role: it tells `replica`, where the changes stand side by side.
 
 Values, and the order of one leader's proposals
 -----------------------------------------------

@@ -20,13 +20,12 @@ Read it in this order:
 - `hard_state` term and vote, as bytes
 - `core`       what a server is in every role; **durable before spoken** is decided in `Core.send`
 - `follower`, `candidate`, `leader`   the roles
-- `progress`   what a leader believes of one peer
 - `replica`    events to roles, and the changes of role
 
-Beside it, in `quorate.consensus`, stands what protocols share: `log` (its tail in memory),
-`configurations` (who decides, by position of the log, and the steps from one to another),
-`timing` (election timeouts that follow round trips) and `barriers` (heartbeat rounds, and
-linearizable reads that ride on them).
+The classes extend those of `quorate.consensus`, where stands, once, what the protocols do alike:
+heartbeats and barriers, what a leader believes of a peer, members, handing over (`stable_leader`),
+the log (`log_core`), elections with pre-vote (`pre_vote`, with Multi-Paxos), and the way of an
+event to a role (`base_replica`).
 
 A role never changes the role: it tells `replica`, where the changes stand side by side.
 
@@ -68,7 +67,7 @@ Where this differs from the thesis, and why
    acknowledgement is repeated by its answer.  It is answered at once with what is durable
    by then: a slow disk holds acknowledgements of entries back, not signs of life.
    A peer that answers heartbeats may lose entries all the same, for one because its disk
-   is full; what that may cost is argued in `progress`.
+   is full; what that may cost is argued in `consensus.progress`.
 6. *`Commit` is a message of its own.*  The thesis lets followers wait for the next append
    to learn the commit position; their clients wait with them.  When there is nothing to
    send, a peer is told as soon as the leader knows that it holds what is committed.  It

@@ -40,10 +40,9 @@ Read it in this order:
 - `follower`, `looking`, `discovery`, `leader`   the roles
 - `replica`    events to roles, and the changes of role
 
-Beside it, in `quorate.consensus`, stands what protocols share: `log` (its tail in memory),
-`configurations` (who decides, by position of the log, and the steps from one to another),
-`timing` (election timeouts that follow round trips) and `barriers` (heartbeat rounds, and
-linearizable reads that ride on them); and in `raft.progress` what a leader believes of one peer.
+The classes extend those of `quorate.consensus`, where stands, once, what the protocols do alike:
+heartbeats and barriers, what a leader believes of a peer, members, handing over (`stable_leader`),
+the log (`log_core`, with Raft), and the way of an event to a role (`base_replica`).
 
 A role never changes the role: it tells `replica`, where the changes stand side by side.
 
