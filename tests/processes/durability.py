@@ -4,13 +4,9 @@ Read off the calls: the blocks written to the log, the return of the syncs that 
 durable, and the frames that left towards peers and clients.  A frame counts as sent when
 the call that holds its first byte was entered.  At that moment the disk must durably hold
 
-- the term of every Raft message, but for pre-votes, which speak of a term nobody is in;
-- the vote that a granted `Vote` gives, and the candidate's own behind its `RequestVote`;
-- every entry through the position that an `Appended` vouches for;
+- what a message to a peer says of it (`revealed`);
 - on this very node, the entry of every write that a reply to a client shows: its own
   result, or a later state of the tree, which the zxid in the reply's header tells.
-
-An `Append` may leave before the leader's own sync: the leader counts itself only after it.
 """
 
 from __future__ import annotations
@@ -22,11 +18,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from quorate.consensus.protocols import PROTOCOLS
-from quorate.consensus.raft.hard_state import decode_hard_state
-from quorate.consensus.raft.messages import Appended, RaftMessage, RequestVote, Vote
 from quorate.consensus.records import CompactedThrough, SaveEntry, SaveState, TruncateFrom
 from quorate.node.wire import items_decoder
 from quorate.storage.log_blocks import SEGMENT_HEADER_BYTES, Block, LogRecord, decode_block, decode_records
+from tests.processes.revealed import Disk, claims
 from tests.processes.syscalls import Call, parse
 
 SEGMENT = re.compile(r".*/log/(\d{16})\.segment")
@@ -36,32 +31,24 @@ SNAPSHOT_HELLO = b"\xa7purpose\xa8snapshot"
 
 
 @dataclass(slots=True)
-class Durable:
-    """What one node's disk holds of one group."""
+class Durable(Disk):
+    """And where the writes are that are followed."""
 
-    term: int = 0
-    vote: int | None = None
-    entries: dict[int, int] = field(default_factory=dict)
-    """Position -> generation."""
-    compacted: int = 0
     positions: dict[bytes, int] = field(default_factory=dict)
     """Marker of a write -> position of its entry."""
 
     def take(self, record: LogRecord, marker: re.Pattern[bytes]) -> None:
         if isinstance(record, SaveState):
-            self.term, self.vote = decode_hard_state(record.data)
+            self.state = record.data
         elif isinstance(record, SaveEntry):
             entry = record.entry
             self.entries[entry.position] = entry.generation
             for found in marker.findall(entry.payload):
                 self.positions[found] = entry.position
         elif isinstance(record, TruncateFrom):
-            self.entries = {at: term for at, term in self.entries.items() if at < record.position}
+            self.entries = {at: generation for at, generation in self.entries.items() if at < record.position}
         elif isinstance(record, CompactedThrough):
             self.compacted = max(self.compacted, record.position)
-
-    def holds_through(self, position: int) -> bool:
-        return all(at in self.entries for at in range(self.compacted + 1, position + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +75,16 @@ class _Frame:
     """None where it went to a client."""
 
 
-def judge(lines: Iterable[str], zookeeper_port: int, peer_ports: Mapping[int, int], writes: Writes) -> Verdict:
+def judge(
+    lines: Iterable[str], node: int, zookeeper_port: int, peer_ports: Mapping[int, int], writes: Writes
+) -> Verdict:
     """`lines` trace one node, all of its life on a new data folder.  `peer_ports` maps the others' ports to their ids.
 
     Raises ValueError where the trace cannot be read.
     """
     calls = list(parse(lines))
     verdict = Verdict()
-    judge_ = _Judge(writes, verdict)
+    judge_ = _Judge(node, writes, verdict)
     events: list[tuple[int, int, Call | _Frame]] = []
     for call in calls:
         if SEGMENT.fullmatch(call.target):
@@ -115,7 +104,8 @@ def judge(lines: Iterable[str], zookeeper_port: int, peer_ports: Mapping[int, in
 class _Judge:
     """Follows the disk of one node and looks at each frame in its moment."""
 
-    def __init__(self, writes: Writes, verdict: Verdict) -> None:
+    def __init__(self, node: int, writes: Writes, verdict: Verdict) -> None:
+        self._node = node
         self._writes = writes
         self._verdict = verdict
         self._durable: defaultdict[int, Durable] = defaultdict(Durable)
@@ -168,26 +158,11 @@ class _Judge:
             self._reply_sent(frame)
             return
         for group, message in items_decoder(PROTOCOLS.values()).decode(frame.body):
-            if isinstance(message, RaftMessage):
-                self._message_sent(frame.line, frame.to_node, self._durable[group], message)
-
-    def _message_sent(self, line: int, to_node: int, durable: Durable, message: RaftMessage) -> None:
-        name = type(message).__name__
-        of_pre_vote = isinstance(message, RequestVote | Vote) and message.pre_vote
-        if not of_pre_vote:
-            self._look(line, message, durable.term >= message.term, f"its term is durable through {durable.term}")
-        if isinstance(message, Vote) and message.granted and not of_pre_vote:
-            self._verdict.checked["votes"] += 1
-            held = durable.term > message.term or (durable.term, durable.vote) == (message.term, to_node)
-            self._look(line, message, held, f"durable is a vote for {durable.vote} in term {durable.term}")
-        elif isinstance(message, RequestVote) and not of_pre_vote:
-            self._verdict.checked["requests for votes"] += 1
-            self._look(line, message, durable.vote is not None, "no own vote is durable")
-        elif isinstance(message, Appended):
-            self._verdict.checked["acknowledgements"] += 1
-            through = max(durable.entries, default=0)
-            self._look(line, message, durable.holds_through(message.match_position), f"durable through {through}")
-        self._verdict.checked[f"messages {name}"] += 1
+            for claim in claims(message, self._node, frame.to_node, self._durable[group]):
+                self._look(frame.line, message, claim.holds, claim.but)
+                if claim.kind:
+                    self._verdict.checked[claim.kind] += 1
+            self._verdict.checked[f"messages {type(message).__name__}"] += 1
 
     def _reply_sent(self, frame: _Frame) -> None:
         _, zxid, _ = struct.unpack_from(">iqi", frame.body)

@@ -18,18 +18,26 @@ from typing import Any
 
 import pytest
 
+from quorate.consensus.paxos import hard_state as paxos_state
+from quorate.consensus.paxos import messages as paxos
 from quorate.consensus.raft.hard_state import encode_hard_state
-from quorate.consensus.raft.messages import Appended, RaftMessage, RequestVote, Vote
+from quorate.consensus.raft.messages import Appended, RequestVote, Vote
 from quorate.consensus.records import Entry, Record, SaveEntry, SaveState
+from quorate.consensus.replica import Message
+from quorate.consensus.zab import hard_state as zab_state
+from quorate.consensus.zab import messages as zab
 from quorate.net.frames import FrameEncoder
 from quorate.storage.log_blocks import RECORDS_BLOCK, SEGMENT_HEADER_BYTES, BlockBuilder
 from tests.processes.cluster import SMALL_STORAGE, Cluster
 from tests.processes.conftest import MakeCluster
 from tests.processes.durability import Verdict, Writes, judge
+from tests.processes.revealed import KINDS
 from tests.processes.syscalls import strace
 
 MARKER = re.compile(rb"marker-\d{6}")
 WRITES_A_CLIENT = 60
+AS_THEY_ARE, SLOW = (0, 0, 0), (30_000, 8_000, 8_000)
+"""Microseconds more that a sync takes, on each node."""
 
 
 def can_trace() -> str:
@@ -66,16 +74,20 @@ def write_on_all(cluster: Cluster, zxids: dict[bytes, int]) -> None:
 
 @pytest.mark.processes
 @pytest.mark.skipif(bool(can_trace()), reason=can_trace())
-@pytest.mark.parametrize("slow_syncs_us", [(0, 0, 0), (30_000, 8_000, 8_000)], ids=["disks-as-they-are", "slow-disks"])
+@pytest.mark.parametrize(
+    ("protocol", "slow_syncs_us"),
+    [("raft", AS_THEY_ARE), ("zab", SLOW), ("paxos", SLOW)],
+    ids=["raft-disks-as-they-are", "zab-slow-disks", "paxos-slow-disks"],
+)
 def test_nothing_leaves_a_node_before_its_disk_holds_it(
-    make_cluster: MakeCluster, tmp_path: Path, slow_syncs_us: tuple[int, int, int]
+    make_cluster: MakeCluster, tmp_path: Path, protocol: str, slow_syncs_us: tuple[int, int, int]
 ) -> None:
     """One of the slow disks is slower than the rest, so that a quorum holds entries that this node does not."""
     traces = [tmp_path / f"trace-{node}" for node in range(3)]
     cluster = make_cluster(
         settings=SMALL_STORAGE,
         wrapper=lambda node: strace(str(traces[node]), slow_syncs_us=slow_syncs_us[node]),
-        protocol="raft",  # whose words `durability` reads
+        protocol=protocol,
     ).start()
     zxids: dict[bytes, int] = {}
     write_on_all(cluster, zxids)
@@ -99,7 +111,7 @@ def test_nothing_leaves_a_node_before_its_disk_holds_it(
         assert late.violations, "syncs that return a moment later must be found out, too"
     print(f"{dict(checked)}, {aside} lines of syncs made aside")
     assert bool(aside) >= any(slow_syncs_us), "syncs are made aside on slow disks"
-    for kind in ("votes", "requests for votes", "acknowledgements", "replies", "blocks"):
+    for kind in (*KINDS[protocol], "replies", "blocks"):
         assert checked[kind] > 0, f"the trace shows no {kind}"
     assert checked["replies"] >= len(zxids) and checked["acknowledgements"] > 50
 
@@ -107,7 +119,7 @@ def test_nothing_leaves_a_node_before_its_disk_holds_it(
 def look_at(cluster: Cluster, node: int, lines: Sequence[str], zxids: dict[bytes, int]) -> Verdict:
     config = cluster.nodes[node].config
     peer_ports = {address.port: peer for peer, address in config.members.items() if peer != node}
-    return judge(lines, config.listen.zookeeper.port, peer_ports, Writes(MARKER, zxids))
+    return judge(lines, node, config.listen.zookeeper.port, peer_ports, Writes(MARKER, zxids))
 
 
 def with_late_syncs(lines: Sequence[str], zookeeper_port: int) -> list[str]:
@@ -144,7 +156,7 @@ class Tracer:
     def send(self, target: str, data: bytes) -> None:
         self.lines.append(f'7 write(9<{target}>, "{hexed(data)}", {len(data)}) = {len(data)}')
 
-    def message(self, message: RaftMessage) -> None:
+    def message(self, message: Message) -> None:
         self.send(TO_NODE_2, bytes(self._frames.encode([(1, message)])))
 
     def reply(self, zxid: int) -> None:
@@ -170,7 +182,7 @@ class Tracer:
 
     def violations(self) -> list[str]:
         writes = Writes(MARKER, {b"marker-000001": 101, b"marker-000002": 102})
-        return judge(self.lines, 2181, {3182: 2}, writes).violations
+        return judge(self.lines, 1, 2181, {3182: 2}, writes).violations
 
 
 def hexed(data: bytes) -> str:
@@ -228,6 +240,48 @@ def test_a_candidate_votes_for_itself_durably_before_it_asks(tracer: Tracer) -> 
 def test_a_pre_vote_needs_no_disk(tracer: Tracer) -> None:
     tracer.message(RequestVote(1, 0, 0, True))
     tracer.message(Vote(1, True, True))
+    assert tracer.violations() == []
+
+
+ACCEPTED_EPOCH = SaveState(zab_state.encode_hard_state(zab_state.HardState(3, 2, 1)))
+CURRENT_EPOCH = SaveState(zab_state.encode_hard_state(zab_state.HardState(3, 2, 3)))
+PROMISE = SaveState(paxos_state.encode_hard_state(3_000_000_002, 0, {}))
+PAPERS = [
+    ("ZAB: accepted", (ACCEPTED_EPOCH,), zab.AckEpoch(3, 1, 1, 1)),
+    ("ZAB: accepted, told to any other", (ACCEPTED_EPOCH,), zab.Ping(3, 1, 1, 1, 1)),
+    ("ZAB: history", (ACCEPTED_EPOCH, entry(1), CURRENT_EPOCH), zab.AckLeader(3, 1, 1)),
+    ("ZAB: entry", (CURRENT_EPOCH, entry(1)), zab.Ack(3, 1, 1)),
+    ("Paxos: promise", (PROMISE,), paxos.Promise(3_000_000_002, 0, 1, 0, True)),
+    ("Paxos: own ballot", (PROMISE,), paxos.Prepare(3_000_000_002, 1)),
+    ("Paxos: entry behind a hole", (PROMISE, entry(1), entry(3)), paxos.Accepted(3_000_000_002, 1, 3, 3)),
+]
+
+
+@pytest.mark.parametrize(("records", "message"), [case[1:] for case in PAPERS], ids=[case[0] for case in PAPERS])
+def test_what_a_message_reveals_waits_for_its_sync(records: tuple[Record, ...], message: Message) -> None:
+    """The last record is the one that it waits for."""
+    for synced in (True, False):
+        tracer = Tracer()
+        tracer.write(*records[:-1])
+        tracer.sync()
+        tracer.write(records[-1])
+        if synced:
+            tracer.sync()
+        tracer.message(message)
+        assert bool(tracer.violations()) is not synced
+
+
+def test_claims_that_no_record_of_the_node_bears_out(tracer: Tracer) -> None:
+    tracer.write(ACCEPTED_EPOCH)
+    tracer.write(PROMISE, group=0)
+    tracer.sync()
+    tracer.message(zab.NewEpoch(3, False))
+    assert "promised durably to 2" in tracer.violations()[0], "its sender is node 1"
+
+
+def test_what_binds_nobody_in_paxos_needs_no_disk(tracer: Tracer) -> None:
+    tracer.message(paxos.PreVote(3_000_000_002, 0))
+    tracer.message(paxos.PreVoted(3_000_000_002, True))
     assert tracer.violations() == []
 
 
