@@ -15,6 +15,8 @@ from quorate.consensus.records import Recovered
 from quorate.consensus.replica import Message, Receive, ReplicaConfig
 from quorate.net.frames import FrameError
 from quorate.node.wire import FrameReader, NodeMessage, Positions
+from quorate.simulation.cluster import SERVICE_GROUP
+from tests.node.whole_nodes import WholeNodes
 
 GROUPS = {0: PROTOCOLS["raft"], 1: PROTOCOLS["zab"], 2: PROTOCOLS["paxos"]}
 READER = FrameReader(GROUPS)
@@ -96,3 +98,20 @@ def test_bytes_that_were_damaged_on_the_way_are_read_or_refused(noise: bytes, pl
             READER.read(body)
         except (msgspec.DecodeError, UnicodeDecodeError, FrameError):
             continue
+
+
+def test_a_peer_that_speaks_another_protocol_is_cut_off_and_the_node_lives(caplog: pytest.LogCaptureFixture) -> None:
+    [commit] = [kind for kind in MESSAGE_TYPES["raft"] if kind.__name__ == "Commit"]
+    cluster = WholeNodes(3, protocol="zookeeper=zab")
+    leader = cluster.start_all()
+    speaker, hearer = (node for node in cluster.members if node != leader)
+    link = cluster.nodes[speaker]._links.by_peer[hearer]
+    for message in (commit(4, 5), [1, 2, 3], b"\xff"):
+        caplog.clear()
+        link.queue((SERVICE_GROUP, message))
+        cluster.pass_time(1.0)
+        [cut] = [text for text in caplog.messages if text.startswith(f"cut the connection from node {speaker}")]
+        assert isinstance(message, list | bytes) or "group 1 runs on zab, which knows no message 'raft.Commit'" in cut
+        assert link.connected, "it was dialled again"
+    assert cluster.leader() == leader
+    cluster.close()
