@@ -11,6 +11,7 @@ import msgspec
 from quorate.consensus.membership import Configuration
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import CompactedThrough, Entry, Record, SaveEntry, SaveState
+from quorate.node.protocols import protocols_in, without_sizes
 from quorate.node.snapshot_header import GroupSlice
 from quorate.node.wire import Batch, Payload, PayloadCodec
 from quorate.services.cluster.commands import Add, AnyCommand, Form, Member, Reached, encode
@@ -93,8 +94,9 @@ def leave(
         at = CLUSTER_LOG[snapshot_at - 1]
         asyncio.run(take_snapshot(disk, 0, at.position, at.generation, "cluster", store.content()))
         compacted = CompactedThrough(at.position, at.generation)
-    write_log(disk, 0, CLUSTER_LOG, 2, compacted, protocol)
-    write_log(disk, 1, service_log, 3, protocol=protocol)
+    runs_on = protocols_in(without_sizes(protocol), ["cluster", "zookeeper"])
+    write_log(disk, 0, CLUSTER_LOG, 2, compacted, runs_on["cluster"])
+    write_log(disk, 1, service_log, 3, protocol=runs_on["zookeeper"])
 
 
 async def take_snapshot(

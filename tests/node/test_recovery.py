@@ -13,6 +13,7 @@ from quorate.consensus.membership import NO_CONFIGURATION, Configuration, is_con
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.records import Entry, SaveEntry, SaveState, TruncateFrom
 from quorate.consensus.replica import Persisted, Replica, ReplicaConfig, Role, Tick
+from quorate.node.protocols import protocols_in
 from quorate.node.recovery import CannotRecover, NewNode, Recovery, examine, recover, restore_backup
 from quorate.node.wire import PayloadCodec
 from quorate.services.cluster.store import ClusterStore
@@ -56,7 +57,8 @@ class Restarted:
                 loader.feed(content)
                 loader.finish()
             config = ReplicaConfig(identity.node, NO_CONFIGURATION, incarnation=identity.incarnation)
-            replica = PROTOCOLS[identity.protocol].build(config, recovered, Random(1), 0)
+            runs_on = protocols_in(identity.protocol, ["zookeeper" if group else "cluster"]).popitem()[1]
+            replica = PROTOCOLS[runs_on].build(config, recovered, Random(1), 0)
             self.replicas[group] = replica
             self.committed[group] = self._lead(group, replica)
         for entry in self.committed[0]:
@@ -100,7 +102,9 @@ def test_what_is_found(disk: RealDisk) -> None:
 def test_a_lone_node_goes_on_with_everything_that_was_there(disk: RealDisk, protocol: str) -> None:
     leave(disk, protocol=protocol)
     recovery = recover(disk, examine(disk), NEW, "test")
-    assert recovery == Recovery("lab", NEW.cluster_id, 1, "10.0.0.2:3181", ("zookeeper",), "before-recovery-1")
+    assert recovery == Recovery(
+        "lab", NEW.cluster_id, 1, "10.0.0.2:3181", protocol, ("zookeeper",), "before-recovery-1"
+    )
     node = Restarted(disk)
     assert (node.identity.cluster_id, node.identity.incarnation) == (NEW.cluster_id, NEW.incarnation)
     assert (node.identity.recovered_from, node.identity.protocol) == (CLUSTER_ID, protocol)
@@ -144,6 +148,13 @@ def test_a_survivor_of_paxos_has_holes_and_what_came_behind_them_from_the_same_l
     assert [entry.position for entry in committed[:9]] == [*range(1, 10)]
     written = {entry.position: entry.payload for entry in committed[:8] if entry.payload}
     assert written == {2: payload(b"one"), 8: payload(b"four")}
+
+
+def test_a_new_cluster_of_one_decides_by_majorities_whatever_the_old_ones_quorums_were(disk: RealDisk) -> None:
+    leave(disk, protocol="cluster=raft,zookeeper=paxos:3+1")
+    assert recover(disk, examine(disk), NEW, "test").protocol == "cluster=raft,zookeeper=paxos"
+    node = Restarted(disk)
+    assert [entry.payload for entry in node.committed[1][:4]] == [entry.payload for entry in SERVICE_LOG]
 
 
 def test_a_log_of_raft_has_no_holes(disk: RealDisk) -> None:

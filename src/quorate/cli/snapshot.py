@@ -257,6 +257,7 @@ Start it with these settings in a file, as  quorate node --config FILE
   cluster = "{recovery.cluster}"
   node = {recovery.node}
   data = "{data.absolute()}"
+  protocol = "{recovery.protocol}"
   services = {json.dumps(recovery.services)}
   join = true                   # if this folder is ever lost, wait to be let in: never form a new, empty cluster
   [members]

@@ -150,6 +150,7 @@ class Recovery:
     cluster_id: str
     node: NodeId
     peer: str
+    protocol: str
     services: tuple[str, ...]
     kept: str
     """Name of the folder, inside the data folder."""
@@ -255,7 +256,7 @@ def _start_over(
     extra = _extra_entries(found, new, node, peer)
     kept = start_over(disk, recovered, extra, identity, why, unpacked=tuple(unpacked))
     services = tuple(service for service, group in SERVICE_GROUPS.items() if group in extra)
-    return Recovery(cluster, new.cluster_id, node, peer, services, kept)
+    return Recovery(cluster, new.cluster_id, node, peer, identity.protocol, services, kept)
 
 
 def _protocol(text: str, group: int) -> ConsensusProtocol:
