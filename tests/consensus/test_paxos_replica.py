@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
-from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorate.consensus.membership import NO_CONFIGURATION, PREFIX, Configuration
+from quorate.consensus.membership import NO_CONFIGURATION, Configuration
 from quorate.consensus.paxos import PROTOCOL, flexible
 from quorate.consensus.paxos.ballots import ballot_of, owner_of, round_of
 from quorate.consensus.paxos.core import MARK_SLOTS
@@ -40,9 +37,7 @@ from quorate.consensus.paxos.slots import Slots
 from quorate.consensus.records import CompactedThrough, Entry, Recovered, SaveEntry, SaveState
 from quorate.consensus.replica import (
     ChangeMembers,
-    ConsensusProtocol,
     Event,
-    PeerLost,
     Persisted,
     Propose,
     ReadBarrier,
@@ -51,25 +46,15 @@ from quorate.consensus.replica import (
     ReplicaConfig,
     Role,
     SnapshotArrived,
-    SnapshotSent,
     Tick,
     TransferLeadership,
 )
-from tests.consensus.lab import InFlight, Lab
+from tests.consensus.groups import LIMITS, bear, elect, entries_of, events_of, group, settle
+from tests.consensus.lab import InFlight
 
 B11, B12, B23 = ballot_of(1, 1), ballot_of(1, 2), ballot_of(2, 3)
-NUMBERS = st.integers(-1, 6) | st.sampled_from([B11, B12, B23, (1 << 62) - 1, 1 << 62, (1 << 64) - 1, -(1 << 63)])
-CONFIGURATIONS = st.sampled_from(
-    [
-        b"",
-        PREFIX,
-        NO_CONFIGURATION.encode(),
-        Configuration.make(2, {1: "", 2: ""}).encode(),
-        Configuration.make(3, {4: "", 7: ""}, {1: ""}, {1: "", 2: ""}).encode(),
-        Configuration(3, {2: ""}, {2: ""}).encode(),
-    ]
-)
-ENTRY = st.builds(Entry, NUMBERS, NUMBERS, st.binary(max_size=2) | CONFIGURATIONS)
+NUMBERS = LIMITS | st.integers(-1, 6) | st.sampled_from([B11, B12, B23])
+ENTRY = entries_of(NUMBERS)
 ENTRIES = st.lists(ENTRY, max_size=3).map(tuple)
 VALUES = st.lists(st.builds(AcceptedValue, ENTRY, NUMBERS), max_size=3).map(tuple)
 MESSAGES = st.one_of(
@@ -86,60 +71,14 @@ MESSAGES = st.one_of(
     st.builds(BarrierRequest, NUMBERS, NUMBERS, NUMBERS),
     st.builds(BarrierAnswer, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
 )
-PEERS = st.integers(0, 4)
-EVENTS = st.one_of(
-    st.builds(Receive, PEERS, MESSAGES),
-    st.builds(SnapshotArrived, PEERS, NUMBERS, NUMBERS, NUMBERS, CONFIGURATIONS),
-    st.builds(PeerLost, PEERS),
-    st.builds(SnapshotSent, PEERS, st.none()),
-    st.just(Tick()),
-    st.just(Propose(b"x")),
-    st.just(ReadBarrier(1)),
-    st.builds(TransferLeadership, st.none() | PEERS, st.lists(PEERS, max_size=3).map(tuple)),
-    st.builds(
-        ChangeMembers,
-        st.sampled_from(
-            [
-                NO_CONFIGURATION,
-                Configuration.make(2, {1: "", 2: ""}, {4: ""}),
-                Configuration.make(2, {2: "", 3: ""}),
-                Configuration(2, {1: "", 2: "x"}, {2: ""}, {1: ""}),
-            ]
-        ),
-    ),
-)
-
-
-def group(nodes: int, learners: tuple[int, ...] = (), protocol: ConsensusProtocol = PROTOCOL, **limits: Any) -> Lab:
-    voters = tuple(range(1, nodes + 1))
-    initial = Configuration.make(1, dict.fromkeys(voters, ""), dict.fromkeys(learners, ""))
-    configs = [ReplicaConfig(node, initial, **limits) for node in (*voters, *learners)]
-    return Lab(protocol, configs, Random)
-
-
-def settle(lab: Lab, accepts: Callable[[InFlight], bool] = lambda flight: True) -> None:
-    """Persist and deliver until nothing moves; what is not accepted is lost."""
-    while lab.network or any(lab.servers[node].unsynced for node in lab.up()):
-        for node in lab.up():
-            while lab.servers[node].unsynced:
-                lab.persist(node)
-        while lab.network:
-            flight = lab.network.pop(0)
-            if accepts(flight):
-                lab.deliver(flight)
-
-
-def elect(lab: Lab, node: int) -> None:
-    lab.tick(node)
-    settle(lab)
-    assert lab.leaders() == [node]
+EVENTS = events_of(MESSAGES, NUMBERS)
 
 
 @pytest.mark.parametrize("state", ["follower", "pre-candidate", "candidate", "leader"])
 @settings(deadline=None)
 @given(events=st.lists(EVENTS, max_size=12))
 def test_no_message_makes_a_server_raise(state: str, events: list[Event]) -> None:
-    lab = group(3)
+    lab = group(PROTOCOL, 3)
     if state != "follower":
         lab.tick(1)
     if state in ("candidate", "leader"):
@@ -147,14 +86,8 @@ def test_no_message_makes_a_server_raise(state: str, events: list[Event]) -> Non
     if state == "leader":
         settle(lab)
         lab.step(1, Propose(b"a"))
-    replica = lab.servers[1].running()
-    assert replica.status().words["state"] == state
-    for event in events:
-        effects = replica.step(event, lab.now_ms + 30)
-        for send in (*effects.messages, *effects.messages_after_persist):
-            decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(send.message), type=PROTOCOL.message_type)
-            assert decoded == send.message
-        replica.status()
+    assert lab.servers[1].running().status().words["state"] == state
+    bear(lab, 1, events)
 
 
 def test_messages_say_what_they_carry_and_whether_they_count() -> None:
@@ -171,76 +104,8 @@ def test_ballots_are_ordered_by_round_and_belong_to_one_node() -> None:
     assert (round_of(B23), owner_of(B23)) == (2, 3)
 
 
-def test_a_server_alone_leads_chooses_and_reads_by_itself() -> None:
-    lab = group(1)
-    elect(lab, 1)
-    lab.step(1, Propose(b"a"))
-    assert [barrier.position for barrier in lab.step(1, ReadBarrier(1)).barriers_passed] == [1]
-    settle(lab)
-    assert [entry.payload for entry in lab.servers[1].applied] == [b"", b"a"]
-    assert lab.servers[1].running().quorum_contact_ms() == lab.now_ms
-
-
-def test_proposals_are_refused_without_a_ready_leader_and_above_the_limit() -> None:
-    lab = group(3, max_uncommitted_bytes=10)
-    assert lab.step(1, Propose(b"a")).refused is Refusal.NOT_LEADER
-    elect(lab, 1)
-    assert lab.step(1, Propose(bytes(50))).refused is None  # one alone may be larger than the limit
-    assert lab.step(1, Propose(b"a")).refused is Refusal.OVERLOADED
-    assert lab.servers[1].running().uncommitted_bytes() == 50
-    settle(lab)
-    assert lab.servers[1].running().uncommitted_bytes() == 0
-    assert lab.step(1, Propose(b"a")).refused is None
-    assert lab.step(2, Propose(b"a")).refused is Refusal.NOT_LEADER
-
-
-def test_bytes_in_flight_are_bounded_and_messages_are_cut() -> None:
-    lab = group(3, max_bytes_in_flight=10, max_message_bytes=4)
-    elect(lab, 1)
-    for _ in range(20):
-        lab.step(1, Propose(b"ab"))
-    assert sum(flight.message.payload_bytes() for flight in lab.network if flight.to == 2) == 10
-    sizes: list[int] = []
-    lab.send_watchers.append(lambda server, send: sizes.append(send.message.payload_bytes()))
-    settle(lab)
-    assert max(sizes) == 4
-    assert all(len(server.applied) == 21 for server in lab.servers.values())
-
-
-def test_a_peer_that_drops_entries_is_sent_one_entry_a_heartbeat() -> None:
-    lab = group(3, max_bytes_in_flight=64, max_message_bytes=16)
-    elect(lab, 1)
-    sizes: list[int] = []
-
-    def accepts(flight: InFlight) -> bool:
-        if flight.to != 2 or not flight.message.payload_bytes():
-            return True
-        sizes.append(flight.message.payload_bytes())
-        return False
-
-    for _ in range(100):
-        lab.step(1, Propose(b"abcd"))
-        settle(lab, accepts)
-    assert sum(sizes) == 64  # what went out before there was an answer
-    lab.tick(1)
-    settle(lab, accepts)  # the peer says what is missing, and the first probe is lost
-    for barrier_id in range(5):
-        sizes.clear()
-        lab.tick(1)
-        settle(lab, accepts)
-        lab.step(1, ReadBarrier(barrier_id))
-        settle(lab, accepts)  # a round that is no heartbeat
-        lab.step(1, Propose(b"abcd"))
-        settle(lab, accepts)
-        assert sizes == [4]
-    assert lab.servers[2].running().status().leader == 1
-    lab.tick(1)
-    settle(lab)
-    assert lab.servers[2].applied == lab.servers[1].applied
-
-
 def test_what_was_accepted_behind_a_gap_is_not_sent_again() -> None:
-    lab = group(3)
+    lab = group(PROTOCOL, 3)
     elect(lab, 1)
     lab.step(1, Propose(b"lost"))
     lab.network.clear()
@@ -257,28 +122,8 @@ def test_what_was_accepted_behind_a_gap_is_not_sent_again() -> None:
     assert all(len(server.applied) == 3 for server in lab.servers.values())
 
 
-def test_a_learner_gets_everything_and_decides_nothing() -> None:
-    lab = group(2, learners=(3,))
-    elect(lab, 1)
-    lab.step(1, Propose(b"a"))
-    settle(lab)
-    assert [entry.payload for entry in lab.servers[3].applied] == [b"", b"a"]
-    # Without the other voter the learner's acceptance chooses nothing.
-    lab.crash(2)
-    lab.step(1, Propose(b"b"))
-    settle(lab)
-    assert len(lab.servers[1].applied) == 2
-    learner = lab.servers[3].running()
-    lab.now_ms += 5_000
-    effects = lab.step(3, Tick())
-    assert learner.status().role is Role.LEARNER and not effects.messages
-    # Whoever asks for its promise may know that it votes by now, which it need not know itself.
-    (promised,) = lab.step(3, Receive(1, Prepare(ballot_of(9, 1), 4))).messages_after_persist
-    assert isinstance(promised.message, Promise)
-
-
 def test_a_promise_that_tells_of_much_comes_in_parts() -> None:
-    lab = group(3, max_message_bytes=8)
+    lab = group(PROTOCOL, 3, max_message_bytes=8)
     elect(lab, 1)
     for number in range(6):
         lab.step(1, Propose(b"%04d" % number))
@@ -303,7 +148,7 @@ def test_a_promise_that_tells_of_much_comes_in_parts() -> None:
 
 
 def test_a_promise_of_which_a_part_is_lost_does_not_count() -> None:
-    lab = group(3, max_message_bytes=8)
+    lab = group(PROTOCOL, 3, max_message_bytes=8)
     elect(lab, 1)
     for number in range(6):
         lab.step(1, Propose(b"%04d" % number))
@@ -335,7 +180,7 @@ def test_what_an_acceptor_knows_to_be_chosen_outbids_every_ballot() -> None:
 
 
 def test_a_restart_learns_little_of_what_was_chosen_anew() -> None:
-    lab = group(3)
+    lab = group(PROTOCOL, 3)
     elect(lab, 1)
     for _ in range(MARK_SLOTS + 10):
         lab.step(1, Propose(b"a"))
@@ -351,7 +196,7 @@ def test_a_restart_learns_little_of_what_was_chosen_anew() -> None:
 
 
 def test_nothing_is_marked_as_chosen_by_a_snapshot_that_is_not_durable() -> None:
-    lab = group(3, max_tail_bytes=0)
+    lab = group(PROTOCOL, 3, max_tail_bytes=0)
     elect(lab, 1)
     settle(lab)
     effects = (
@@ -366,58 +211,29 @@ def test_nothing_is_marked_as_chosen_by_a_snapshot_that_is_not_durable() -> None
     assert isinstance(record, SaveState) and decode_hard_state(record.data).chosen_position <= 1
 
 
-def test_changes_and_transfers_that_lead_nowhere_are_refused() -> None:
-    lab = group(2, learners=(3,))
-    change = ChangeMembers(Configuration.make(2, {1: ""}))
-    assert lab.step(1, change).refused is Refusal.NOT_LEADER
-    assert lab.step(1, TransferLeadership(2)).refused is Refusal.NOT_LEADER
+def test_a_learner_promises_to_whoever_asks() -> None:
+    lab = group(PROTOCOL, 2, learners=(3,))
     elect(lab, 1)
-    for nonsense in (
-        Configuration.make(2, {}, {1: "", 2: ""}),  # nobody would vote
-        Configuration.make(2, {1: "", 2: "wiped"}),  # it must stop voting in between
-        Configuration.make(2, {1: ""}, {}, {1: "", 2: ""}),
-    ):
-        assert lab.step(1, ChangeMembers(nonsense)).refused is Refusal.UNSUPPORTED
-    assert lab.step(1, ChangeMembers(Configuration.make(1, {1: ""}))).refused is Refusal.OUTDATED
-    for node in (1, 3, 9):
-        assert lab.step(1, TransferLeadership(node)).refused is Refusal.NOT_A_VOTER
+    lab.now_ms += 5_000
+    # It may vote by now, which it need not know itself.
+    (promised,) = lab.step(3, Receive(1, Prepare(ballot_of(9, 1), 4))).messages_after_persist
+    assert isinstance(promised.message, Promise)
+
+
+def test_while_a_configuration_waits_for_what_is_open_nothing_else_begins() -> None:
+    lab = group(PROTOCOL, 2, learners=(3,))
+    elect(lab, 1)
     lab.step(1, Propose(b"under way"))
+    change = ChangeMembers(Configuration.make(2, {1: ""}))
     assert lab.step(1, change).refused is None
     assert lab.step(1, change).refused is Refusal.CHANGE_UNDER_WAY
     assert lab.step(1, TransferLeadership(2)).refused is Refusal.CHANGE_UNDER_WAY
     settle(lab)
     assert lab.servers[1].running().settled_version() == 2
-    assert lab.step(1, TransferLeadership()).refused is Refusal.NOT_A_VOTER  # there is no other
-
-
-def test_a_leader_that_is_out_of_the_voters_can_be_asked_to_vote_again() -> None:
-    lab = group(2)
-    elect(lab, 1)
-    lab.step(1, ChangeMembers(Configuration.make(2, {2: ""}, {1: ""})))
-    settle(lab, lambda flight: not isinstance(flight.message, TimeoutNow))
-    leader = lab.servers[1].running()
-    assert leader.settled_version() == 2 and leader.status().successor == 2
-    assert lab.step(1, TransferLeadership(avoid=(2,))).refused is Refusal.NOT_A_VOTER  # it stays
-    assert lab.step(1, ChangeMembers(Configuration.make(3, {1: "", 2: ""}))).refused is None
-    settle(lab)
-    assert leader.configuration().voters == {1: "", 2: ""}
-
-
-def test_a_leader_that_is_out_of_the_voters_does_not_stand_for_its_next_incarnation() -> None:
-    lab = group(3)
-    elect(lab, 1)
-    lab.step(1, ChangeMembers(Configuration.make(2, {3: "", 2: ""}, {1: ""})))
-    settle(lab, lambda flight: not isinstance(flight.message, TimeoutNow))
-    lab.step(1, TransferLeadership(avoid=(3, 2)))
-    replaced = ChangeMembers(Configuration.make(3, {1: "another folder", 2: "", 3: ""}))
-    assert lab.step(1, replaced).refused is None  # a learner first
-    settle(lab, lambda flight: not isinstance(flight.message, TimeoutNow))
-    lab.step(1, TransferLeadership(avoid=(3, 2)))
-    assert lab.step(1, replaced).refused is Refusal.NOT_CAUGHT_UP
 
 
 def test_with_flexible_quorums_two_of_five_choose_and_four_elect() -> None:
-    lab = group(5, protocol=flexible(phase_1_size=4, phase_2_size=2))
+    lab = group(flexible(phase_1_size=4, phase_2_size=2), 5)
     elect(lab, 1)
     for node in (3, 4, 5):
         lab.crash(node)
@@ -444,7 +260,7 @@ def test_with_flexible_quorums_two_of_five_choose_and_four_elect() -> None:
 
 def test_flexible_quorums_that_need_not_meet_are_refused_with_the_reason() -> None:
     with pytest.raises(ValueError, match="must add up to more than 5"):
-        group(5, protocol=flexible(phase_1_size=3, phase_2_size=2))
+        group(flexible(phase_1_size=3, phase_2_size=2), 5)
 
 
 def test_hard_state_is_read_back_and_nonsense_is_named() -> None:
