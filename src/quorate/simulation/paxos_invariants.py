@@ -279,10 +279,11 @@ class PaxosInvariants:
 
     def _check_hand_over(self, view: NodeView, target: NodeId) -> None:
         self.counts["hand-overs"] += 1
-        written, former = view.written, self._group.views.get(target)
+        written, incarnation = view.written, view.configuration.voters.get(target)
+        # The folder that voted: it may be lost by now, of which the leader cannot know.
+        life = None if incarnation is None else self._group.lives.get((target, incarnation))
         last = written.entries.get(written.end_position)
-        held = former is not None and (last is None or former.durable.holds(last))
-        if not held or target not in view.configuration.voters:
+        if life is None or not (last is None or life.durable.holds(last)):
             raise Violation(
                 "hand-over", f"node {view.node} hands over to {target}, of {view.configuration}, without its last entry"
             )
