@@ -65,8 +65,8 @@ def test_wrong_options(arguments: tuple[object, ...]) -> None:
 def test_every_figure_is_in_a_table(found: Found) -> None:
     tables = _tables(found)
     steps, latency, losses, duels, partitions, load, kills = tables
-    assert "raft" in steps and "paxos 3/1" in steps
-    assert latency.splitlines()[-1].split()[:4] == ["one", "rack", "paxos", "3/1"]
+    assert "raft" in steps and "paxos:3+1" in steps
+    assert latency.splitlines()[-1].split()[:3] == ["one", "rack", "paxos:3+1"]
     assert f"> {LIMIT_S:.0f}" in losses
     assert "12" in duels
     assert "leader cut off" in partitions
@@ -160,8 +160,8 @@ main.main(["compare", "--profile", "continents", "--no-real"], prog_name="quorat
 @pytest.mark.processes
 def test_real_nodes_are_loaded_and_killed_and_gone_in_the_end(tmp_path: Path) -> None:
     said: list[str] = []
-    first, second = measure_real(("raft", "zab"), RealSize(rounds=1, kills=1), tmp_path, said.append)
-    assert (first.protocol, second.protocol, second.reference) == ("raft", "zab", "raft")
+    first, second = measure_real(("raft", "paxos:3+1"), RealSize(rounds=1, kills=1), tmp_path, said.append)
+    assert (first.protocol, second.protocol, second.reference) == ("raft", "paxos:3+1", "raft")
     assert first.writes_ratios == (1.0,)
     for figures in (first, second):
         assert figures.writes_per_s > 0

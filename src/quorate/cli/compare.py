@@ -95,12 +95,13 @@ def compare(
     for real on this machine.
     """
     # Imported only here: `quorate --help` asks each command for its first line, and must not wait for whole nodes.
-    from quorate.cli.compare_real import RealFailed, RealSize, measure_real
+    from quorate.cli.compare_real import NODES, RealFailed, RealSize, measure_real
     from quorate.cli.compare_report import REPORT, as_json, write_report
     from quorate.cli.compare_tables import introduction, sections_of
     from quorate.comparison.commits import CommitSize
     from quorate.comparison.jobs import Choice, TaskFailed
     from quorate.comparison.jobs import compare as compare_simulated
+    from quorate.comparison.profiles import VARIANTS
 
     if output is not None:
         require_matplotlib()
@@ -116,10 +117,10 @@ def compare(
     line = ProgressLine(sys.stderr)
     try:
         found = compare_simulated(choice, lambda done, tasks: line.show(lambda: f"simulated: {done} of {tasks} trials"))
-        real_protocols = [name for name in choice.variants if name != "flexible"] if real else []
-        size = RealSize(QUICK_ROUNDS, QUICK_KILLS) if quick else RealSize()
         measured = []
-        if real_protocols:
+        if real:
+            size = RealSize(QUICK_ROUNDS, QUICK_KILLS) if quick else RealSize()
+            real_protocols = [VARIANTS[variant].title(NODES) for variant in choice.variants]
             measured = measure_real(real_protocols, size, folder, lambda text: line.show(lambda: text))
     except (TaskFailed, RealFailed) as error:
         raise CommandError(str(error)) from error

@@ -101,7 +101,10 @@ async def _measure(
     protocols: Sequence[str], size: RealSize, data: Path, progress: Callable[[str], None]
 ) -> list[RealFigures]:
     async with contextlib.AsyncExitStack() as stack:
-        clusters = [await stack.enter_async_context(running(protocol, _new(data / protocol))) for protocol in protocols]
+        clusters = [
+            await stack.enter_async_context(running(protocol, _new(data / str(number))))
+            for number, protocol in enumerate(protocols)
+        ]
         rounds: dict[str, list[_Round]] = {protocol: [] for protocol in protocols}
         kills: dict[str, list[float]] = {protocol: [] for protocol in protocols}
         for number in range(size.rounds):
@@ -261,7 +264,7 @@ async def running(protocol: str, folder: Path) -> AsyncIterator[_Cluster]:
     for node in range(NODES):
         config = make_config(
             {
-                "cluster": f"compare-{protocol}",
+                "cluster": "compare",
                 "node": node,
                 "data": str((folder / f"node-{node}" / "data").absolute()),
                 "protocol": protocol,

@@ -114,8 +114,9 @@ class Variant:
         return nodes + 1 - decision, decision
 
     def title(self, nodes: int) -> str:
+        """Also what a node is told with the setting `protocol`."""
         sizes = self.sizes(nodes)
-        return self.protocol if sizes is None else f"{self.protocol} {sizes[0]}/{sizes[1]}"
+        return self.protocol if sizes is None else f"{self.protocol}:{sizes[0]}+{sizes[1]}"
 
     def build(self, nodes: int) -> ConsensusProtocol:
         sizes = self.sizes(nodes)
