@@ -31,6 +31,7 @@ MUTANTS: Final = (
         "forget_promise",
         "a promise binds: after a restart what is proposed under a lower ballot is accepted again",
         Change(_CORE, "self.promised = state.promised", "self.promised = 0"),
+        Change(_CORE, "self.seen_round = round_of(state.promised)", "self.seen_round = 0"),
     ),
     _paxos(
         "reuse_ballot",

@@ -143,6 +143,7 @@ MUTANTS: Final = (
             "message.epoch > self.epoch",
         ),
         Change(_DISCOVERY, "        own = (self.epoch, core.node_id)\n", ""),
+        Change(_DISCOVERY, "self.epoch = core.seen_epoch + 1", "self.epoch = core.accepted_epoch + 1"),
     ),
     _zab(
         "acknowledge_an_old_epoch",
