@@ -50,6 +50,17 @@ def test_the_node_gets_the_file_and_gives_the_exit_code(tmp_path: Path, started:
     assert config.listen.peer == Address("127.0.0.1", 3181)
 
 
+def test_a_protocol_is_written_in_one_way(tmp_path: Path, started: list[NodeConfig]) -> None:
+    file = f'protocol = "paxos"\n{FILE}'
+    assert run(tmp_path, file=file).exit_code == 5
+    assert run(tmp_path, "--protocol", "etcd=raft, zookeeper=raft", file=file).exit_code == 5
+    assert run(tmp_path, "--set", "protocol=etcd=zab", file=file).exit_code == 5
+    assert [config.protocol for config in started] == ["paxos", "raft", "cluster=raft,etcd=zab,zookeeper=zab"]
+    result = run(tmp_path, "--protocol", "paxos:1+1")
+    assert result.exit_code == 78
+    assert 'protocol = "paxos:1+1": quorums of 1 nodes for phase 1 and 1 for phase 2 need not meet' in result.output
+
+
 def test_flags_win_over_the_file(tmp_path: Path, started: list[NodeConfig]) -> None:
     result = run(
         tmp_path,

@@ -14,6 +14,7 @@ import click
 
 from quorate.cli.errors import WrongConfiguration
 from quorate.node.config import ConfigError, SettingValue, load_config
+from quorate.node.protocols import EXAMPLE, PROTOCOL_NAMES
 
 STOP_GRACE_S = 10.0
 """How long a node whose supervisor is gone may take to stop before it is killed."""
@@ -35,6 +36,7 @@ A minimal FILE, here for node 0 of three machines:
 Examples:
   quorate node --config node.toml
   quorate node --config node.toml --node 2 --data /srv/quorate
+  quorate node --config node.toml --protocol paxos
   quorate node --config node.toml --set timing.election_timeout_ms=1000
 
 A new cluster is formed once all nodes of [members] have met. A node that is added to one that
@@ -64,6 +66,12 @@ docs/deployment.md has the whole set-up of three machines.
 )
 @click.option("--node", "node_id", type=int, metavar="ID", help="Which of the members this node is.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the log and snapshots.")
+@click.option(
+    "--protocol",
+    metavar="NAME",
+    help=f"Consensus protocol: {', '.join(PROTOCOL_NAMES)}, or one for each group, as in {EXAMPLE}; the same on every "
+    "node, and for good. [default: as the data was made]",
+)
 @click.option("--listen-zookeeper", metavar="HOST:PORT", help="Where ZooKeeper clients connect.")
 @click.option("--listen-etcd", metavar="HOST:PORT", help="Where etcd clients connect.")
 @click.option("--listen-peer", metavar="HOST:PORT", help="Where the other nodes connect.")
@@ -76,6 +84,7 @@ def node(
     file: Path,
     node_id: int | None,
     data: Path | None,
+    protocol: str | None,
     listen_zookeeper: str | None,
     listen_etcd: str | None,
     listen_peer: str | None,
@@ -87,6 +96,7 @@ def node(
     flags: dict[str, SettingValue | None] = {
         "node": node_id,
         "data": str(data.absolute()) if data is not None else None,
+        "protocol": protocol,
         "listen.zookeeper": listen_zookeeper,
         "listen.etcd": listen_etcd,
         "listen.peer": listen_peer,
