@@ -42,8 +42,13 @@ STATUS_NUMBERS = re.compile(r"(true|false), \d+, \d+, \d+, |(true|false) \| +\d+
 """Raft term, index and applied index in `endpoint status`."""
 
 
+KEYS_OF_A_LEASE = re.compile(r'(?<="keys":\[)[^\]]*|(?<=attached keys\(\[)[^\]]*')
+"""etcd lists them as it finds them in a map of Go's: in another order each time."""
+
+
 def meaning(text: str) -> str:
     """What is left to compare."""
+    text = KEYS_OF_A_LEASE.sub(lambda keys: " ".join(sorted(re.split("[ ,]", keys[0]))), text)
     text = STATUS_NUMBERS.sub("N", text)
     lines = [log_line(line) if line.startswith('{"level"') else line for line in text.splitlines()]
     text = "\n".join(lines)
