@@ -73,7 +73,8 @@ class Leader(StableLeader[Core, SlotProgress]):
         if entries:
             last = entries[-1].position
             progress.sent(first, last, size)
-            progress.sent_position = max(progress.sent_position, last)
+            if last > progress.sent_position:
+                progress.sent_position = last
         elif first > progress.next_position and progress.flow is Flow.REPLICATE:
             progress.next_position = first  # it holds all the rest
             return

@@ -37,7 +37,8 @@ class SlotProgress(Progress):
         """
         news = self._note(first_position, last_position)
         if news:
-            self.match_round = max(self.match_round, answered_round)
+            if answered_round > self.match_round:
+                self.match_round = answered_round
             self._acknowledge()
         if self.flow is Flow.PROBE and self.match_position >= self.next_position - 1:
             took_entry = self.holds(self.next_position)
@@ -46,7 +47,8 @@ class SlotProgress(Progress):
                 self._forget_sent()  # all that is not acknowledged is sent anew
         if self.next_position <= self.match_position:
             self.next_position = self.match_position + 1
-        self.sent_position = max(self.sent_position, self.next_position - 1)
+        if self.sent_position < self.next_position - 1:
+            self.sent_position = self.next_position - 1
         return news
 
     def holds(self, position: int) -> bool:
