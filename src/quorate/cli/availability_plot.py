@@ -51,7 +51,7 @@ def write_plot(file: Path, curves: Sequence[Curve], title: str, table: str) -> N
     elif form == ".svg":
         content = saved(figure, "svg")
     else:
-        body = f"<h1>{html.escape(title)}</h1>\n{drawing(figure)}\n<pre>{html.escape(table)}</pre>"
+        body = f"<h1>{html.escape(title)}</h1>\n{drawing(saved(figure, 'svg'))}\n<pre>{html.escape(table)}</pre>"
         content = page("quorate availability", body).encode()
     file.write_bytes(content)
 

@@ -37,15 +37,15 @@ def write_report(folder: Path, choice: Choice, found: Found, real: Sequence[Real
     """Raises CommandError."""
     figures = figures_of(choice, found)
     sections = sections_of(choice, found, real)
-    drawings = {name: drawing(figure) for name, figure in figures.items()}
+    plots = {name: saved(figure, "svg") for name, figure in figures.items()}
     body = [f"<h1>Raft, Paxos and ZAB compared</h1>\n<p>{_lines(introduction(choice))}</p>"]
     for section in sections:
         body.append(_section(section))
-        body += [drawings[name] for start, name in PLOTS_OF if section.title.startswith(start)]
+        body += [drawing(plots[name]) for start, name in PLOTS_OF if section.title.startswith(start)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            (folder / f"{name}.svg").write_bytes(saved(figure, "svg"))
+            (folder / f"{name}.svg").write_bytes(plots[name])
             (folder / f"{name}.png").write_bytes(saved(figure, "png"))
         (folder / FIGURES).write_bytes(as_json(choice, found, real))
         (folder / REPORT).write_text(page("quorate compare", "\n".join(body), STYLE), encoding="utf-8")

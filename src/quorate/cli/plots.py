@@ -33,10 +33,10 @@ def saved(figure: Figure, form: Literal["svg", "png"]) -> bytes:
     return buffer.getvalue()
 
 
-def drawing(figure: Figure) -> str:
-    """For an HTML page."""
-    svg = saved(figure, "svg").decode()
-    return svg[svg.index("<svg") :]  # without the XML declaration, which HTML does not know
+def drawing(svg: bytes) -> str:
+    """An SVG file for an HTML page: without the XML declaration, which HTML does not know."""
+    text = svg.decode()
+    return text[text.index("<svg") :]
 
 
 def page(command: str, body: str, style: str = "") -> str:
