@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
 import enum
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -64,6 +66,41 @@ def test_any_other_error_stops_with_the_call_in_words() -> None:
     assert len(str(failed.value)) < 11_000, "the arguments are cut"
 
 
+class Careless(quorate.StateMachine):
+    count: int = 0
+
+    @quorate.command
+    def leave(self) -> None:
+        self.count += 1
+        raise SystemExit(3)
+
+    @quorate.command
+    def give_up(self) -> None:
+        self.count += 1
+        raise asyncio.CancelledError
+
+    @quorate.command
+    def names(self) -> Any:
+        return {}.keys()
+
+    @quorate.command
+    def say(self, command: str) -> str:
+        return command
+
+
+@pytest.mark.parametrize(
+    ("command", "seen"),
+    [
+        (Careless.leave, r"Careless\.leave\(\) raised SystemExit: 3"),
+        (Careless.give_up, r"Careless\.give_up\(\) raised CancelledError"),
+        (Careless.names, r"Careless\.names\(\) returned a dict_keys, which cannot be copied"),
+    ],
+)
+def test_nothing_that_a_command_does_leaves_it_half_done(command: Callable[..., Any], seen: str) -> None:
+    with pytest.raises(StateMachineFailed, match=seen):
+        do(Store(Definition(Careless)), command)
+
+
 def test_what_a_command_returned_does_not_change_later() -> None:
     store = Store(Definition(Stock))
     do(store, Stock.add, "apples")
@@ -71,6 +108,12 @@ def test_what_a_command_returned_does_not_change_later() -> None:
     do(store, Stock.add, "apples")
     seen["pears"] = 7
     assert (seen, store.machine.items) == ({"apples": 1, "pears": 7}, {"apples": 2})
+
+
+def test_a_parameter_may_be_named_as_one_of_submit(tmp_path: Path) -> None:
+    node = quorate.Replicated(Careless, node=0, members={0: "127.0.0.1:7000"}, data=tmp_path)
+    with pytest.raises(quorate.NodeStopped):
+        asyncio.run(node.submit(Careless.say, command="echo"))
 
 
 class Unmarked(Stock):
@@ -272,6 +315,10 @@ class WithinStruct(quorate.StateMachine):
     inner: Inner
 
 
+class Shared(quorate.StateMachine):
+    items: dict[str, int] = {}  # noqa: RUF012
+
+
 class Undeclared(quorate.StateMachine):
     def __init__(self) -> None:
         self.hidden = 1
@@ -328,6 +375,7 @@ class NotDerived:
         (WithBareDict, r"WithBareDict\.value: say what it holds"),
         (WithObject, r"WithObject\.queue: deque has no plain form; use a dataclass"),
         (WithinStruct, r"WithinStruct\.inner: a set has no order"),
+        (Shared, r"Shared\.items: its value in the class body would be one for all instances; set it in __init__"),
         (Undeclared, r"Undeclared\.hidden is not declared, .* write `hidden: <its type>`"),
         (Unset, r"Unset declares an attribute that it has not set: .*'value'"),
         (Unknown, r"Unknown: its annotations name something that is not known .*Nowhere"),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import quorate
+from quorate.statemachine.door import CallerDoor
 from tests.statemachine.conftest import Peers
 from tests.statemachine.shop import SoldOut, Stock
 
@@ -330,6 +332,47 @@ def test_a_program_without_an_event_loop(tmp_path: Path, peers: Peers) -> None:
                 stock.start()
             with pytest.raises(quorate.CannotStart, match="another process"):
                 quorate.BlockingReplicated(Stock, node=0, members=members, data=tmp_path).start()
+
+
+def test_threads_whose_calls_are_under_way_when_the_node_is_stopped_are_told(tmp_path: Path, peers: Peers) -> None:
+    members = dict(enumerate(peers(1)))
+    stock = quorate.BlockingReplicated(Stock, node=0, members=members, data=tmp_path)
+
+    def until_it_stops(calls: threading.Semaphore) -> None:
+        with pytest.raises((quorate.NodeStopped, quorate.Refused, quorate.OutcomeUnknown)):
+            while True:
+                stock.query(Stock.count, "apples")
+                calls.release()
+
+    for _ in range(3):
+        calls = threading.Semaphore(0)
+        threads = [threading.Thread(target=until_it_stops, args=(calls,), daemon=True) for _ in range(12)]
+        with stock:
+            stock.wait_ready(30)
+            for thread in threads:
+                thread.start()
+            for _ in range(50):
+                calls.acquire()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def test_a_read_that_is_answered_while_the_node_stops() -> None:
+    class Group:
+        """Its barriers pass at once."""
+
+        def barrier(self, done: Callable[[bool], None]) -> None:
+            done(True)
+
+    async def stopped() -> None:
+        door = CallerDoor(cast("Any", Group()), lambda: None, lambda leadership: None)
+        reading = asyncio.create_task(door.barrier())
+        await asyncio.sleep(0)
+        await door.stop()
+        assert await reading
+
+    run(stopped())
 
 
 def test_what_cannot_start_says_why(tmp_path: Path, peers: Peers) -> None:

@@ -31,6 +31,8 @@ class BlockingReplicated(Generic[M]):
         """`settings` as of `Replicated`."""
         self._node = Replicated(create, **settings)
         self._loop: asyncio.AbstractEventLoop | None = None
+        """None while no call is taken."""
+        self._taking = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -56,10 +58,14 @@ class BlockingReplicated(Generic[M]):
 
     def _end(self) -> None:
         assert self._loop is not None and self._thread is not None
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with self._taking:
+            loop, self._loop = self._loop, None
+        # Calls of other threads are on their way to NodeStopped; a loop that stood still would keep them for ever.
+        asyncio.run_coroutine_threadsafe(_others_end(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
-        self._loop.close()
-        self._loop = self._thread = None
+        loop.close()
+        self._thread = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -70,11 +76,11 @@ class BlockingReplicated(Generic[M]):
     ) -> None:
         self.stop()
 
-    def submit(self, command: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def submit(self, command: Callable[Concatenate[M, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `Replicated.submit`."""
         return self._wait(self._node.submit(command, *args, **kwargs))
 
-    def query(self, question: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def query(self, question: Callable[Concatenate[M, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `Replicated.query`."""
         return self._wait(self._node.query(question, *args, **kwargs))
 
@@ -88,7 +94,14 @@ class BlockingReplicated(Generic[M]):
         return self._node.leader
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
-            raise NodeStopped("this node does not run")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._taking:
+            if self._loop is None:
+                work.close()
+                raise NodeStopped("this node does not run")
+            outcome = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return outcome.result()
+
+
+async def _others_end() -> None:
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)

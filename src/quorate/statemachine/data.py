@@ -6,6 +6,7 @@ come back as something else (a tuple as a list).  Dicts keep their order, which 
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Iterator
 from typing import Any, ClassVar, Union, get_origin
@@ -62,6 +63,15 @@ def _problems_within(value: object, seen: set[Any]) -> Iterator[str]:
             yield from _problems_within(item, seen)
 
 
+def _is_mutable(value: object) -> bool:
+    """As `dataclasses` tells it: what cannot be a key may change."""
+    try:
+        hash(value)
+    except TypeError:
+        return True
+    return False
+
+
 class StateCodec:
     """The declared attributes of a class as bytes, for classes that have no snapshots of their own."""
 
@@ -72,7 +82,12 @@ class StateCodec:
         hints.pop("now_ms")
         self._names = [name for name, hint in hints.items() if get_origin(hint) is not ClassVar]
         for name in self._names:
-            check_type(hints[name], f"{machine.__name__}.{name}")
+            what = f"{machine.__name__}.{name}"
+            check_type(hints[name], what)
+            if _is_mutable(inspect.getattr_static(machine, name, None)):
+                raise TypeError(
+                    f"{what}: its value in the class body would be one for all instances; set it in __init__"
+                )
         # One that a snapshot of an older class does not have stays what __init__ made it.
         fields = [(name, Union[hints[name], msgspec.UnsetType], msgspec.UNSET) for name in self._names]  # noqa: UP007
         self._decoder = msgspec.msgpack.Decoder(

@@ -62,8 +62,9 @@ class CallerDoor:
         """By now the group has answered, refused or lost every command; barriers it only forgets."""
         self._stopped = True
         self._room.set()
-        for barrier in list(self._barriers):
-            barrier.set_result(False)
+        for barrier in self._barriers:
+            if not barrier.done():  # it leaves only in the loop's next turn
+                barrier.set_result(False)
 
     def applied(self, results: Sequence[Result], waiters: Sequence[Waiter] | None) -> None:
         if waiters is not None:

@@ -210,7 +210,7 @@ class Replicated(Generic[M]):
 
     # --- commands and reads ------------------------------------------------------------------
 
-    async def submit(self, command: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def submit(self, command: Callable[Concatenate[M, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Have a command replicated and carried out; what the method returned.  On any node.
 
         Raises the CommandError that it raised; Refused where it certainly was not and never will be carried out;
@@ -231,7 +231,7 @@ class Replicated(Generic[M]):
             raise error
         return result
 
-    async def query(self, question: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def query(self, question: Callable[Concatenate[M, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Ask this node's machine once it has applied all that was answered anywhere before this call: linearizable.
 
         `question` must change nothing.  Raises Refused where nobody could vouch for that, NodeStopped, and what
@@ -245,7 +245,7 @@ class Replicated(Generic[M]):
             await self._led.wait(self._led.times, LOOK_AGAIN_S)
         return self.query_local(question, *args, **kwargs)
 
-    def query_local(self, question: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def query_local(self, question: Callable[Concatenate[M, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Ask this node's machine as it is: what it says was true, perhaps long ago.
 
         Raises NodeStopped, Refused where this node belongs to no cluster yet, and what `question` raises.

@@ -98,13 +98,21 @@ class Definition(Generic[M]):
             ) from error
         machine.now_ms = time_ms
         try:
-            # Now, because the next command may change what this one returned a part of.
-            return isolated(call.run(machine))
+            result = call.run(machine)
         except CommandError as error:
             return Failed(error.with_traceback(None))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise  # of the program's user
+        except BaseException as error:  # a SystemExit or CancelledError too leaves the command half done
             raise StateMachineFailed(
                 f"{call} raised {_tell(error)}: an error that is an answer must be a quorate.CommandError"
+            ) from error
+        try:
+            # Now, because the next command may change what this one returned a part of.
+            return isolated(result)
+        except Exception as error:
+            raise StateMachineFailed(
+                f"{call} returned a {type(result).__name__}, which cannot be copied: {_tell(error)}"
             ) from error
 
 

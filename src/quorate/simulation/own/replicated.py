@@ -91,14 +91,14 @@ class CommandClient(Generic[M]):
         self._definition = Definition(create)
         self._client = StateMachineClient(world.servers, world.random)
 
-    async def submit(self, command: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def submit(self, command: Callable[Concatenate[M, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """What the command came to; its type is that of the method's annotation.
 
         Raises the CommandError that it raised, Refused, OutcomeUnknown and InvalidCommand.
         """
         return self._read(command, await self._client.call(self._definition.commands.encode(command, args, kwargs)))
 
-    async def query(self, question: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def query(self, question: Callable[Concatenate[M, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """What a method that only reads says; its parameters need types, as those of a command.  Raises as `submit`."""
         codec = CommandCodec(self._definition.machine, {question.__name__: question})
         return self._read(question, await self._client.call(READ + codec.encode(question, args, kwargs)))
