@@ -78,6 +78,12 @@ def test_only_sizes_of_quorums_fix_the_members() -> None:
     assert why_members_stay(without_sizes(text)) is None
 
 
+def test_groups_that_differed_in_sizes_only_run_on_one_protocol_without_them() -> None:
+    """Else no node could join a cluster that was recovered: its settings, read, say `paxos`."""
+    text = protocol_text(protocols_of("cluster=paxos:4+2,etcd=paxos,zookeeper=paxos:5+1", BOTH))
+    assert without_sizes(text) == protocol_text(protocols_of(without_sizes(text), BOTH)) == "paxos"
+
+
 def test_a_service_that_the_cluster_does_not_serve_runs_on_nothing() -> None:
     with pytest.raises(ValueError, match="there are cluster, etcd"):
         protocols_of("zookeeper=zab", ["etcd"])

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from quorate.quorums import Flexible
+from quorate.quorums import AtLeast, Flexible, Majority, Quorum
 
 PROTOCOL_NAMES: Final = ("raft", "paxos", "zab")
 _WITH_QUORUMS: Final = re.compile(r"paxos:([1-9])\+([1-9])")
@@ -92,6 +92,14 @@ def check_quorums(protocols: Mapping[str, str], voters: int) -> None:
             Flexible(tuple(range(voters)), *sizes)
 
 
+def deciding_quorums(names: Iterable[str], voters: tuple[int, ...]) -> list[Quorum | AtLeast]:
+    """Of each protocol: which of these voters must take a write."""
+    if not voters:
+        return []
+    sizes = [quorum_sizes(name) for name in names]
+    return [Majority(voters) if of is None else Flexible(voters, *of).phase_2 for of in sizes]
+
+
 def why_members_stay(text: str) -> str | None:
     """Why the members of a cluster with this protocol can never be changed; None where they can be."""
     for part in text.split(","):
@@ -105,8 +113,10 @@ def why_members_stay(text: str) -> str | None:
 
 
 def without_sizes(text: str) -> str:
-    """The text of the same protocol with majorities: for a cluster of other voters."""
-    return _WITH_QUORUMS.sub("paxos", text)
+    """The text (as `protocol_text` writes it) of the same protocol with majorities: for a cluster of other voters."""
+    text = _WITH_QUORUMS.sub("paxos", text)
+    # What were different sizes may be one name now, for which there is one text.
+    return protocol_text(dict(part.split("=", 1) for part in text.split(","))) if "=" in text else text
 
 
 def _checked(name: str) -> str:
