@@ -12,7 +12,6 @@ _FOLLOWER: Final = "quorate.consensus.paxos.follower"
 _LEADER: Final = "quorate.consensus.paxos.leader"
 _REPLICA: Final = "quorate.consensus.paxos.replica"
 _STABLE_LEADER: Final = "quorate.consensus.stable_leader"
-_SLOTS: Final = "quorate.consensus.paxos.slots"
 
 _SEND: Final = "if self.promise_is_durable() and not (isinstance(message, Accepted) and not self._holds(message)):"
 
@@ -71,15 +70,6 @@ MUTANTS: Final = (
         "leader_counts_its_former_acceptance",
         "a value is chosen under one ballot: the leader counts for its own what it has durably accepted under another",
         Change(_CORE, "return min(self.commit_position, self.durable_position)", "return self.durable_position"),
-    ),
-    _paxos(
-        "rewrite_vouched_for_by_former_write",
-        "what is chosen is durable on a quorum: the write of another value ends, and passes for that of this one",
-        Change(
-            _CORE,
-            "                if pending.get(position) == written_under:\n                    del pending[position]\n",
-            "                pending.pop(position, None)\n",
-        ),
     ),
     _paxos(
         "forget_ballot_of_acceptance",
@@ -211,11 +201,6 @@ MUTANTS: Final = (
             "            before = entry.generation\n",
             "            before = self.log.get(entry.position).generation\n",
         ),
-    ),
-    _paxos(
-        "void_entries_forgotten_at_restart",
-        "replicas are the same: who restarts behind a void entry takes what follows it for valid",
-        Change(_SLOTS, "return 0 if position in self._void else entry.generation", "return entry.generation"),
     ),
     _paxos(
         "configuration_without_drained_window",

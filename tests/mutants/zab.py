@@ -120,11 +120,6 @@ MUTANTS: Final = (
         ),
     ),
     _zab(
-        "better_history_ignored",
-        "a leader's initial history has all that is committed: it establishes itself over a better one",
-        _WORSE_HISTORY_ACCEPTED,
-    ),
-    _zab(
         "lead_without_acknowledged_epoch",
         "one leader in an epoch: who wanted to follow counts as having accepted the epoch",
         Change(
@@ -171,24 +166,6 @@ MUTANTS: Final = (
             _FOLLOWER,
             "core.send(self.leader, Ack(core.accepted_epoch, round, position))",
             "core.send(self.leader, Ack(self.spoken_epoch or core.accepted_epoch, round, position))",
-        ),
-    ),
-    _zab(
-        "deliver_proposal_of_an_old_leader",
-        "primary order: what a leader of an earlier epoch proposed is taken over behind a later epoch's entries",
-        Change(
-            _REPLICA,
-            """        elif not isinstance(message, Ping):
-            return  # late""",
-            """        elif not isinstance(message, Ping):
-            if isinstance(role, Follower) and role.leader is not None and message.epoch < core.accepted_epoch:
-                role.receive(message)
-            return  # late""",
-        ),
-        Change(
-            _FOLLOWER,
-            "        if not new or new[0].generation < (core.log.generation_at(new[0].position - 1) or 0):\n",
-            "        if not new:\n",
         ),
     ),
     # --- synchronisation ---
@@ -282,11 +259,17 @@ MUTANTS: Final = (
     ),
     _zab(
         "hand_over_to_lagging_node",
-        "a leadership is handed to who has the whole history: nobody accepts the epoch of one that has not",
+        "a leader's initial history has all that is committed: its predecessor's word makes up for what it lacks",
         Change(
             _STABLE_LEADER,
             "if self._match_positions.get(target) == self.core.log.last_position:",
             "if target is not None:",
         ),
+        Change(
+            _STABLE_LEADER,
+            "        if not self._has_caught_up(target):\n            return Refusal.NOT_CAUGHT_UP\n        self._begin",
+            "        self._begin",
+        ),
+        _WORSE_HISTORY_ACCEPTED,
     ),
 )
