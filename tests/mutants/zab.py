@@ -267,8 +267,8 @@ MUTANTS: Final = (
         ),
         Change(
             _STABLE_LEADER,
-            "        if not self._has_caught_up(target):\n            return Refusal.NOT_CAUGHT_UP\n        self._begin",
-            "        self._begin",
+            "if not self._has_caught_up(target):\n            return Refusal.NOT_CAUGHT_UP\n        self._begin",
+            "self._begin",
         ),
         _WORSE_HISTORY_ACCEPTED,
     ),
