@@ -9,11 +9,11 @@ from collections.abc import Awaitable
 import pytest
 
 from quorate.client.zookeeper import ZooKeeperClient
-from quorate.client.zookeeper_errors import ZooKeeperError
+from quorate.client.zookeeper_errors import ServerError, ZooKeeperError
 from quorate.node.admin import Answer, Stream
 from quorate.node.operations import Operations
 from quorate.node.repair import can_be_refilled
-from tests.node.whole_nodes import WholeNodes, retry
+from tests.node.whole_nodes import WholeNodes, endpoint_of, retry
 
 
 def write(cluster: WholeNodes, path: str, limit_s: float = 10.0) -> None:
@@ -52,6 +52,35 @@ def test_two_of_five_decide_and_four_elect() -> None:
     assert all(cluster.stores[node].tree.get(b"/two") is not None for node in cluster.members)
     assert len(cluster.store_digests()) == 1
     assert {group["protocol"] for node in cluster.nodes.values() for group in node.status()["groups"]} == {"paxos:4+2"}
+    cluster.close()
+
+
+def test_writes_are_refused_where_fewer_disks_have_room_than_decide() -> None:
+    cluster = WholeNodes(5, protocol="paxos:2+4")
+    leader = cluster.start_all()
+    full = [node for node in cluster.members if node != leader][:2]
+    for node in full:
+        cluster.disks[node].capacity_bytes = cluster.disks[node].used_bytes()
+    outcomes: list[str] = []
+
+    async def fill() -> None:
+        client = ZooKeeperClient([endpoint_of(leader)], cluster.random, 20_000)
+        await client.start()
+        for number in range(400):
+            try:
+                async with asyncio.timeout(10):
+                    await client.create(f"/{number}", bytes(500))
+            except ServerError:
+                outcomes.append("refused")
+                break
+        client.abandon()
+
+    cluster.run(fill())
+    assert outcomes == ["refused"], "three of five have room, and four decide"
+    for node in full:
+        cluster.disks[node].capacity_bytes = None
+    cluster.pass_time(5.0)
+    write(cluster, "/on")
     cluster.close()
 
 

@@ -42,7 +42,7 @@ from quorate.node.group import ReplicatedGroup
 from quorate.node.metrics import MetricsPage
 from quorate.node.neighbours import Neighbours
 from quorate.node.operations import Operations
-from quorate.node.protocols import CLUSTER_SERVICE, quorum_sizes
+from quorate.node.protocols import CLUSTER_SERVICE, deciding_quorums, quorum_sizes
 from quorate.node.recovery import apply_entries
 from quorate.node.room import CLUSTER_GROUP, DiskRoom
 from quorate.node.roster import Roster, Standing
@@ -408,7 +408,8 @@ class Node:
     def _members_changed(self) -> None:
         """What is known of the members is another."""
         self._roster.store_changed()
-        self._room.ask_voters(self.members.voters)
+        voters = tuple(self.members.voters)
+        self._room.ask_voters(voters, deciding_quorums([of.name for of in self._protocols.values()], voters))
         self.neighbours.link()
         self.neighbours.heed()
 

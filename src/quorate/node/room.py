@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from quorate.consensus.replica import NodeId
 from quorate.net.links import Links
 from quorate.node.wire import Room
-from quorate.quorums import Majority
+from quorate.quorums import AtLeast, Quorum
 from quorate.storage.log import Log
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class DiskRoom:
         self._log = log
         self._links = links
         self._voters: tuple[NodeId, ...] = ()
+        self._deciding: tuple[Quorum | AtLeast, ...] = ()
         self._schedule = schedule
         self._reported = False
         self._full_peers: set[NodeId] = set()
@@ -78,14 +79,14 @@ class DiskRoom:
             self._full_peers.discard(peer)
         self._judge()
 
-    def ask_voters(self, voters: Iterable[NodeId]) -> None:
-        """From now on these nodes' disks decide whether writes can be taken."""
-        self._voters = tuple(voters)
+    def ask_voters(self, voters: Iterable[NodeId], deciding: Iterable[Quorum | AtLeast]) -> None:
+        """From now on these nodes' disks decide whether writes can be taken: those of quorums of every group."""
+        self._voters, self._deciding = tuple(voters), tuple(deciding)
         self._judge()
 
     def _judge(self) -> None:
         roomy = [node for node in self._voters if node not in self._full_peers]
-        self._quorum_full = bool(self._voters) and not Majority(self._voters).is_quorum(roomy)
+        self._quorum_full = not all(quorum.is_quorum(roomy) for quorum in self._deciding)
 
     def _tell(self) -> None:
         for link in self._links.by_peer.values():
