@@ -210,6 +210,11 @@ MUTANTS: Final = (
             "if configuration is None or core.commit_position < core.log.last_position:",
             "if configuration is None:",
         ),
+        Change(
+            _CORE,
+            "        if is_configuration and position > self.agreed_position + 1:\n            return False\n",
+            "",
+        ),
     ),
     # --- reads ---
     _paxos(

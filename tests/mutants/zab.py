@@ -236,7 +236,7 @@ MUTANTS: Final = (
     # --- broadcast and reads ---
     _zab(
         "commit_before_quorum",
-        "an entry is committed when a quorum has it: the leader and its first follower are none of five, or of two",
+        "an entry is committed when a quorum has it: one server is enough",
         Change(
             _LEADER,
             "held_position = core.quorum.greatest_held(self._match_positions)",
