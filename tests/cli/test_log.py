@@ -67,7 +67,11 @@ def test_generations_are_written_as_the_groups_protocol_writes_them(
     Identity.create(disk, "lab", 0, "0" * 32, protocol)
     log, _ = Log.open(disk, segment_bytes=1 << 16)
     # Out of order, as Paxos may accept them; and a snapshot behind a void entry.
-    records: list[Record] = [SaveEntry(Entry(5, generation, b"")), SaveEntry(Entry(4, generation, b"")), CompactedThrough(3, 0)]
+    records: list[Record] = [
+        SaveEntry(Entry(5, generation, b"")),
+        SaveEntry(Entry(4, generation, b"")),
+        CompactedThrough(3, 0),
+    ]
     log.append(1, records)
     log.close()
     disk.close()
