@@ -10,7 +10,7 @@ from quorate.comparison.commits import CommitFigures, CommitSize, measure_commit
 from quorate.comparison.profiles import CONTINENTS, PROFILES, SLOW_NODE, STEPS, VARIANTS, Profile
 from quorate.comparison.stage import Setting
 
-SMALL = CommitSize(requests=10, loaded_writes=100)
+SMALL = CommitSize(requests=6, loaded_writes=80)
 PROCESSORS_MS = 1.0
 """What the machines themselves take for a request, at most."""
 

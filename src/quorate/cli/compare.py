@@ -20,7 +20,7 @@ QUICK_ROUNDS, QUICK_KILLS = 2, 2
 
 EPILOG = """\b
 Examples:
-  quorate compare                                   everything, two to three minutes on two processors
+  quorate compare                                   everything; some minutes
   quorate compare --quick                           fewer of everything
   quorate compare --profile continents --no-real    one network, simulated only
   quorate compare --protocol paxos --protocol flexible --nodes 7
