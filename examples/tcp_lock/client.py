@@ -128,7 +128,8 @@ def main() -> None:
         help="host:port,... (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    asyncio.run(hold(arguments.servers.split(","), arguments.name, arguments.hold))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(hold(arguments.servers.split(","), arguments.name, arguments.hold))
 
 
 if __name__ == "__main__":

@@ -171,10 +171,15 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=1.5, help="seconds (default: %(default)s)")
     parser.add_argument("--protocol", default="paxos", choices=("raft", "paxos", "zab"))
     arguments = parser.parse_args()
+    if min(arguments.clients, arguments.rounds) < 1:
+        parser.error("nobody would want the lock")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcp-lock-")))
         demo = Demo(folder, arguments.clients, arguments.rounds, arguments.lease, arguments.protocol)
-        report = asyncio.run(demo.run())
+        try:
+            report = asyncio.run(demo.run())
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
     printer = report.printer
     print(
         f"{report.done} of {arguments.clients} clients had the lock {arguments.rounds} times each; two at once: "

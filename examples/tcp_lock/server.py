@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
@@ -72,16 +73,26 @@ class LockServer:
             await asyncio.wait(self.handlers, timeout=limit_s)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.watch(writer)
         connection = Connection(self, reader, writer)
         task: asyncio.Task[None] = start(self.handle(connection))
         self.handlers[task] = connection
         task.add_done_callback(self.handlers.pop)
         await task
 
+    def watch(self, writer: asyncio.StreamWriter) -> None:
+        """Have the kernel end the connection when the client's machine is gone, which nobody else would notice."""
+        client = writer.get_extra_info("socket")
+        seconds = max(1, self.lease_ms // 1000)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000 * seconds)
+
     async def handle(self, connection: Connection) -> None:
         try:
             await connection.serve()
-        except (ConnectionError, quorate.NodeStopped):
+        except (OSError, quorate.NodeStopped):
             pass  # its session is closed below, or ends with its lease
         finally:
             connection.writer.close()
@@ -172,8 +183,11 @@ class Connection:
                 return
             except asyncio.LimitOverrunError:
                 return self.end(f"a line has at most {MAX_LINE_BYTES} bytes")
+            if not line.isascii():
+                self.say("ERROR expected ASCII")
+                continue
             try:
-                await self.obey(line.decode("ascii", "replace").split())
+                await self.obey(line.decode("ascii").split())
             except NoSession:
                 return self.end("the lease is over")
             except quorate.CommandError as error:
@@ -248,13 +262,24 @@ async def run(arguments: argparse.Namespace) -> None:
         leaving: list[asyncio.Task[None]] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, lambda: leaving.append(start(server.leave())))
-        host, _, port = arguments.listen.rpartition(":")
-        print(f"node {arguments.node} serves clients on {arguments.listen}", flush=True)
-        await server.serve(host, int(port))
+        host, port = arguments.listen
+        print(f"node {arguments.node} serves clients on {host}:{port}", flush=True)
+        await server.serve(host, port)
 
 
 def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return asyncio.get_running_loop().create_task(work)
+
+
+def address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def seconds(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
 
 
 def main() -> None:
@@ -265,12 +290,16 @@ def main() -> None:
         default=",".join(f"127.0.0.1:{PEER_PORT + node}" for node in range(3)),
         help="host:port of each, for each other (default: %(default)s)",
     )
-    parser.add_argument("--listen", help=f"host:port for clients (default: 127.0.0.1:{CLIENT_PORT} + node)")
+    parser.add_argument(
+        "--listen", type=address, help=f"host:port for clients (default: 127.0.0.1:{CLIENT_PORT} + node)"
+    )
     parser.add_argument("--data", type=Path, help="folder of this node (default: tcp-lock-data/node-N)")
     parser.add_argument("--protocol", default="paxos", choices=("raft", "paxos", "zab"))
-    parser.add_argument("--lease", type=float, default=5.0, help="seconds that a dead node's clients keep their locks")
+    parser.add_argument(
+        "--lease", type=seconds, default=5.0, help="seconds that a dead node's clients keep their locks"
+    )
     arguments = parser.parse_args()
-    arguments.listen = arguments.listen or f"127.0.0.1:{CLIENT_PORT + arguments.node}"
+    arguments.listen = arguments.listen or ("127.0.0.1", CLIENT_PORT + arguments.node)
     logging.basicConfig(level=logging.WARNING, format=f"node {arguments.node}: %(message)s")
     try:
         asyncio.run(run(arguments))
