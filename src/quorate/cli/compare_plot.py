@@ -113,7 +113,7 @@ def _without_leader(choice: Choice, found: Found) -> Figure:
 
 def _duels(choice: Choice, found: Found) -> Figure:
     figure = _new_figure("Duels: every loss of power by the candidacies that led nowhere; crosses with timeouts alike")
-    panels = figure.subplots(1, len(found.crashes), sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(found.crashes), sharey=True, squeeze=False)[0]
     for axes, (profile, by_kind) in zip(panels, found.crashes.items(), strict=True):
         for number, variant in enumerate(choice.variants):
             shift = (
