@@ -13,13 +13,14 @@ from examples.simulate_counter import Counter
 from quorate.consensus.replica import Leadership, RandomSource, Role
 from quorate.services.interface import DoorConfig
 from quorate.services.interface import Refused as Why
-from quorate.simulation.own.client import OutcomeUnknown, Refused, StateMachineClient
+from quorate.simulation.own.client import StateMachineClient
 from quorate.simulation.own.door import StateMachineDoor
 from quorate.simulation.own.statemachine import Replicas, StateMachineStore
 from quorate.simulation.own.wire import REPLY_HEAD, REQUEST_HEAD, Frames, Status, describe, encode_reply, encode_request
 from quorate.simulation.scheduler import Simulation
 from quorate.simulation.store_agreement import StoreAgreement
 from quorate.simulation.violation import Violation
+from quorate.statemachine.errors import OutcomeUnknown, Refused
 
 HOST, PORT = "10.0.0.1", 2181
 USUAL = DoorConfig(HOST, PORT)
