@@ -16,8 +16,8 @@ _STABLE_LEADER: Final = "quorate.consensus.stable_leader"
 _SEND: Final = "if self.promise_is_durable() and not (isinstance(message, Accepted) and not self._holds(message)):"
 
 
-def _paxos(name: str, breaks: str, *changes: Change) -> Mutant:
-    return Mutant(f"paxos_{name}", breaks, changes, protocol="paxos")
+def _paxos(name: str, breaks: str, *changes: Change, service: str = "zookeeper") -> Mutant:
+    return Mutant(f"paxos_{name}", breaks, changes, service, "paxos")
 
 
 def _at_once(message: str) -> Change:
@@ -65,11 +65,6 @@ MUTANTS: Final = (
             "        self._append(payload)\n"
             "        self._match_positions[self.core.node_id] = self.core.log.last_position\n        for progress",
         ),
-    ),
-    _paxos(
-        "leader_counts_its_former_acceptance",
-        "a value is chosen under one ballot: the leader counts for its own what it has durably accepted under another",
-        Change(_CORE, "return min(self.commit_position, self.durable_position)", "return self.durable_position"),
     ),
     _paxos(
         "forget_ballot_of_acceptance",
@@ -202,20 +197,6 @@ MUTANTS: Final = (
             "            before = self.log.get(entry.position).generation\n",
         ),
     ),
-    _paxos(
-        "configuration_without_drained_window",
-        "nobody counts by a configuration without what was chosen before it: it is proposed before that is chosen",
-        Change(
-            _LEADER,
-            "if configuration is None or core.commit_position < core.log.last_position:",
-            "if configuration is None:",
-        ),
-        Change(
-            _CORE,
-            "        if is_configuration and position > self.agreed_position + 1:\n            return False\n",
-            "",
-        ),
-    ),
     # --- reads ---
     _paxos(
         "reads_without_round",
@@ -230,5 +211,6 @@ MUTANTS: Final = (
         "reads_before_opening",
         "a new leader does not know yet what is chosen, and lets reads pass at an older position",
         Change(_STABLE_LEADER, "return self.core.commit_position >= self.opening_position", "return True"),
+        service="etcd",  # whose reads have barriers, most of them
     ),
 )
