@@ -62,7 +62,7 @@ class Receive(msgspec.Struct, frozen=True):
 
 
 class Propose(msgspec.Struct, frozen=True, gc=False):
-    """Append one batch to the log.  Refused (`Effects.proposal_refused`) where this is no ready leader."""
+    """Append one batch to the log.  Refused (`Effects.refused`) where this is no ready leader."""
 
     payload: bytes
 
@@ -239,7 +239,8 @@ class Effects:
     """Next entries to apply: contiguous, each exactly once since restart, all durable on this node.
 
     Entries of the protocol's own (a leader's opening entry) have an empty payload: they
-    move the applied position and nothing else.
+    move the applied position and nothing else.  So has a void one of Multi-Paxos, whose
+    generation is 0.
     """
     barriers_passed: list[BarrierPassed] = field(default_factory=list)
     barriers_failed: list[int] = field(default_factory=list)
