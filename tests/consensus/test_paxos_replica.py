@@ -211,6 +211,15 @@ def test_nothing_is_marked_as_chosen_by_a_snapshot_that_is_not_durable() -> None
     assert isinstance(record, SaveState) and decode_hard_state(record.data).chosen_position <= 1
 
 
+def test_the_end_of_a_write_vouches_for_no_value_that_took_its_place() -> None:
+    config = ReplicaConfig(3, Configuration.make(1, {1: "", 2: "", 3: ""}))
+    replica = PROTOCOL.build(config, Recovered(), Random(1), 0)
+    first = replica.step(Receive(1, Accept(B11, 1, 0, 1, (Entry(1, B11, b""),))), 0)
+    second = replica.step(Receive(2, Accept(B12, 1, 1, 1, (Entry(1, B12, b""),))), 0)
+    assert replica.step(Persisted(first.ticket), 0).committed == []
+    assert replica.step(Persisted(second.ticket), 0).committed == [Entry(1, B12, b"")]
+
+
 def test_a_learner_promises_to_whoever_asks() -> None:
     lab = group(PROTOCOL, 2, learners=(3,))
     elect(lab, 1)
