@@ -65,11 +65,7 @@ def _problems_within(value: object, seen: set[Any]) -> Iterator[str]:
 
 def _is_mutable(value: object) -> bool:
     """As `dataclasses` tells it: what cannot be a key may change."""
-    try:
-        hash(value)
-    except TypeError:
-        return True
-    return False
+    return type(value).__hash__ is None
 
 
 class StateCodec:
