@@ -31,7 +31,8 @@ Examples:
 Only where so many voters are lost for good that the rest cannot decide any more:
   1. Stop every node that is left. While a majority lives, `quorate member replace` loses nothing.
   2. Of the folders that are left, take the one that is furthest: run this on each without --yes, answer no,
-     and compare the terms (ballots, epochs) of "written in" first, then positions.
+     and compare the terms (ballots, epochs) of "written in" first, then positions. Where entries before the
+     last are missing (Paxos), a folder reaches no further than to the first of them: rather take one without.
   3. Recover that one, start its node, empty the others' folders and add them: `quorate member add`.
 """
 
