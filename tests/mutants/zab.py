@@ -29,8 +29,10 @@ MUTANTS: Final = (
     _zab(
         "forget_accepted_epoch",
         "an epoch once accepted binds: after a restart an earlier one is followed and acknowledged again",
-        Change(_CORE, "self.accepted_epoch = state.accepted_epoch", "self.accepted_epoch = state.current_epoch"),
+        Change(_CORE, "self.accepted_epoch = state.accepted_epoch", "self.accepted_epoch = 0"),
         Change(_CORE, "self.promised_to = state.promised_to", "self.promised_to = None"),
+        Change(_CORE, "self.seen_epoch = state.accepted_epoch", "self.seen_epoch = 0"),
+        Change(_CORE, "self.current_epoch = state.current_epoch", "self.current_epoch = 0"),
     ),
     _zab(
         "forget_current_epoch",
