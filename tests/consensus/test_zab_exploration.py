@@ -52,3 +52,8 @@ def test_the_same_seed_walks_the_same_way() -> None:
     first, second = (explore(3, seed=5, steps=1500) for _ in range(2))
     assert first.invariants.committed == second.invariants.committed
     assert first.walk.lab.now_ms == second.walk.lab.now_ms
+
+
+@pytest.mark.parametrize(("nodes", "seed"), [(3, 525), (3, 731), (5, 590), (5, 22)])
+def test_walks_that_once_found_something(nodes: int, seed: int) -> None:
+    assert explore(nodes, seed, steps=3000).invariants.committed

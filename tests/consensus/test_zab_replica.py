@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorate.consensus.membership import Configuration
+from quorate.consensus.membership import NO_CONFIGURATION, Configuration
 from quorate.consensus.records import CompactedThrough, Entry, InvalidState, Recovered
 from quorate.consensus.replica import (
     Event,
@@ -26,6 +26,7 @@ from quorate.consensus.replica import (
     Tick,
 )
 from quorate.consensus.zab import PROTOCOL
+from quorate.consensus.zab.discovery import Discovery
 from quorate.consensus.zab.hard_state import HardState, decode_hard_state, encode_hard_state
 from quorate.consensus.zab.messages import (
     Ack,
@@ -156,6 +157,31 @@ def test_an_epoch_is_accepted_from_one_leader_and_answered_as_often_as_it_asks()
     assert server.step(Receive(3, NewEpoch(5, True)), 0).messages == [Send(3, AckEpoch(5, 0, 0, 0))]
 
 
+def test_votes_for_a_server_that_may_not_stand_any_more_do_not_make_it_stand() -> None:
+    configuration = Configuration.make(1, dict.fromkeys((1, 2, 3), ""), {4: ""})
+    server = PROTOCOL.build(ReplicaConfig(4, configuration), Recovered(), Random(1), 0)
+    for sender in (1, 2, 3):
+        server.step(Receive(sender, Notification(2, 7, Vote(2, 2, 9, 4), True)), 0)
+    assert not isinstance(server._role, Discovery)  # type: ignore[attr-defined]
+    assert server.status().leader is None
+
+
+def test_a_better_history_that_is_not_needed_for_a_quorum_is_left_out_of_account() -> None:
+    configuration = Configuration.make(1, dict.fromkeys((1, 2, 3, 4, 5), ""))
+    core = PROTOCOL.build(ReplicaConfig(3, configuration), Recovered(), Random(1), 0)._core  # type: ignore[attr-defined]
+    discovery = Discovery(core, core.own_vote())
+    for follower in (1, 2, 4):
+        discovery.receive_info(follower, FollowerInfo(0, 0))
+    ticket = core.finish().ticket
+    core.persisted(ticket)
+    assert discovery.receive_ack(4, AckEpoch(1, 1, 1, 5))
+    assert discovery.receive_ack(1, AckEpoch(1, 0, 0, 0)) and not discovery.is_complete()
+    assert discovery.receive_ack(2, AckEpoch(1, 0, 0, 0)) and discovery.is_complete()
+    # Of three that have a better one, one must be in any quorum.
+    assert discovery.receive_ack(5, AckEpoch(1, 1, 1, 5))
+    assert not discovery.receive_ack(1, AckEpoch(1, 1, 1, 5))
+
+
 def test_a_promise_outlives_a_crash() -> None:
     config = ReplicaConfig(1, Configuration.make(1, dict.fromkeys((1, 2, 3), "")))
     server = PROTOCOL.build(config, Recovered(encode_hard_state(HardState(5, 2, 3))), Random(1), 0)
@@ -172,13 +198,15 @@ def test_nobody_but_the_chosen_leader_is_promised_anything() -> None:
     assert not lab.step(1, Receive(leader, NewEpoch(9, False))).records  # of a discovery that is not this server's
 
 
-def test_a_better_history_ends_a_discovery() -> None:
+def test_better_histories_without_which_there_is_no_quorum_end_a_discovery() -> None:
     lab = group(PROTOCOL, 3)
     prepare(lab, "discovering")
     lab.step(3, Receive(2, FollowerInfo(6, -1)))
     lab.persist(3)
     assert lab.servers[3].running().status().generation == 7  # beyond what a quorum has accepted
-    effects = lab.step(3, Receive(2, AckEpoch(7, 1, 1, 1)))
+    lab.step(3, Receive(2, AckEpoch(7, 1, 1, 1)))
+    assert lab.servers[3].running().status().words["state"] == "discovering"  # with 1 there would be a quorum
+    effects = lab.step(3, Receive(1, AckEpoch(7, 1, 1, 1)))
     assert lab.servers[3].running().status().words["state"] == "looking"
     assert effects.leadership is None  # it leads nobody still
     prepare(lab := group(PROTOCOL, 3), "discovering")
@@ -281,3 +309,14 @@ def test_a_snapshot_leaves_only_entries_that_follow_its_own(position_generation:
     assert again.install is None and [send.to for send in again.messages + again.messages_after_persist] == [2]
     assert replica.step(SnapshotArrived(2, 2, 9, 2, b""), 10).install is None  # a leader's of the past
     assert replica.step(SnapshotArrived(2, 4, 9, 2, b""), 10).install is None  # of an epoch that was not accepted
+
+
+def test_a_later_member_learns_from_a_snapshot_who_decided_before_its_log_began() -> None:
+    """Also where it has every entry already: who the first members were stands in no log."""
+    decides = Configuration.make(1, {1: ""})
+    recovered = Recovered(PROTOCOL.state_at(1), entries=(Entry(1, 1, b""), Entry(2, 1, b"a")))
+    server = PROTOCOL.build(ReplicaConfig(2, NO_CONFIGURATION), recovered, Random(1), 0)
+    server.step(Receive(1, Ping(1, 1, 0, 0, 0)), 0)
+    effects = server.step(SnapshotArrived(1, 1, 2, 1, decides.encode()), 0)
+    assert effects.install is not None
+    assert server.configuration() == decides

@@ -44,11 +44,17 @@ class Configurations:
         self._find_latest()
         return self.latest is not former
 
-    def compact(self, position: int) -> Configuration:
-        """The base is at `position` from now on; returns the configuration there."""
+    def compact(self, position: int, known: Configuration | None = None) -> Configuration:
+        """The base is at `position` from now on; returns the configuration there.
+
+        `known` is that of a peer whose log is the same through `position`: of those that decided before the log's
+        first entry, a later member hears in this way.
+        """
         assert position >= self._base_position, (position, self._base_position)
         while self._later and self._later[0][0] <= position:
             self._base = self._later.pop(0)[1]
+        if known is not None:
+            self._base = known
         self._base_position = position
         self._find_latest()
         return self._base

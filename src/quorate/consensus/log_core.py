@@ -91,7 +91,7 @@ class LogCore(ServerCore):
         """
         if self.log.generation_at(position) == generation:
             self.log.compact(position, self.config.max_tail_bytes)
-            self.configurations.compact(position)
+            self.configurations.compact(position, configuration)
         else:
             if self.log.last_position > position:
                 self.truncate_from(position + 1)

@@ -359,6 +359,8 @@ class GroupInvariants:
         view.written.write(record)
         while view.changes and view.changes[-1][0] >= position:
             view.changes.pop()
+        if view.counts_by is not view.configuration:
+            self._count_by_latest(view)
         for entry in held:
             self._check_quorum(view, entry, "truncates")
 

@@ -70,7 +70,7 @@ Where this differs from the paper, and why
    one place, one agreeing zxid means that all before it agrees.
 2. *The leader has the best history already*, as in ZooKeeper; in the paper it fetches the
    best follower's.  The election finds such a server, and durable state decides: ACK-E from
-   a voter with a better history ends the discovery.
+   a voter with a better history does not count.
 3. *The election* is ZooKeeper's fast leader election in short: rounds, votes that go over to
    better ones, a quorum of equal votes.  It is what pre-vote is to Raft: looking changes
    nobody's state, and who follows a living leader takes no part, so a server that lost
@@ -78,8 +78,8 @@ Where this differs from the paper, and why
    back.  So nothing need be waited for either: a server whose leader's connection closed
    looks at once (`PeerLost`), and a false hint costs a round trip.  Votes are passed on, so
    where links are cut a server may be the best of all and out of touch with its voters:
-   who found no quorum stands aside for the next elections (`Vote.aside`), behind others
-   with as good a history, or those that reach a quorum would never be found.
+   who found no quorum stands aside for the next elections (`Vote.aside`), behind all
+   others, or those that reach a quorum would never be found.
 4. *Check-quorum*: a leader that has not heard from a quorum for an election timeout looks
    again.  A server whose accepted epoch is ahead of the leader's (it accepted that of a
    discovery that failed) could not come back: its CEPOCH makes the leader look again, and

@@ -37,7 +37,7 @@ class Core(LogCore):
         self.seen_epoch = state.accepted_epoch
         """The highest that any server was found to have accepted: the next leadership goes beyond it."""
         self.aside_until_ms = 0
-        """Until then this server lets others with as good a history go before it in elections."""
+        """Until then this server lets all others go before it in elections."""
 
     @property
     def generation(self) -> int:

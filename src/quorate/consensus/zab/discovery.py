@@ -5,8 +5,9 @@
     ACK-E      from a quorum: no history of theirs is better than the own one, so that has all that is committed
 
 In the paper the leader now fetches the best history.  Here it must have it already, as
-leader election sees to (ZooKeeper does so too); where a follower's turns out to be better
-the discovery has failed, and another server is found.
+leader election sees to (ZooKeeper does so too).  A follower whose history turns out to be
+better is not counted: what is better there was committed by no quorum if one is found
+without it.  Where none can be, the discovery has failed, and another server is found.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Discovery:
         """The one that was promised to this server, once a quorum wants to follow it."""
         self.acks: dict[NodeId, AckEpoch] = {}
         self._infos: dict[NodeId, FollowerInfo] = {}
+        self._better: set[NodeId] = set()
+        """Voters whose history is better than the own one."""
         self.election_ms = core.now_ms + core.draw_election_timeout_ms()
         """When this is given up."""
         self.resend_ms = 0
@@ -85,13 +88,17 @@ class Discovery:
             core.send(follower, NewEpoch(self.epoch, False))
 
     def receive_ack(self, sender: NodeId, message: AckEpoch) -> bool:
-        """ACK-E; False where a voter's history is better than the own one."""
+        """ACK-E; False where without those whose history is better than the own one there is no quorum."""
         core = self.core
         if message.epoch != self.epoch or sender not in core.peers:
             return True
         own = core.own_vote()
         theirs = Vote(message.current_epoch, message.generation, message.position, own.node)
         if sender in core.voters and theirs > own:
+            self._better.add(sender)
+            if core.quorum.is_quorum([node for node in core.voters if node not in self._better]):
+                return True
+            core.stand_aside()
             return False
         self.acks[sender] = message
         return True

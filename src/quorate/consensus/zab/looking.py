@@ -67,6 +67,9 @@ class Looking:
         # In a round votes only get better, so an earlier one that comes late is known by that.
         self._votes[sender] = max(message.vote, self._votes.get(sender, message.vote))
         if self.vote is None or message.vote > self.vote:
+            # Others may still vote for this server, from when it was a voter: that does not make it stand.
+            if message.vote.node == core.node_id and not core.may_stand():
+                return
             self.vote = message.vote
             is_news = True
         if not message.looking and message.vote.node == sender:

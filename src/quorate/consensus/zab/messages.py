@@ -36,7 +36,7 @@ class Vote(msgspec.Struct, frozen=True, array_like=True, gc=False, repr_omit_def
     """(generation, position) is the zxid of the last entry."""
     node: NodeId
     aside: bool = False
-    """Of equal histories, one whose node does not stand aside is better whatever the ids."""
+    """Worse than any vote for a node that does not stand aside."""
 
     def __lt__(self, other: Vote) -> bool:
         return self._rank() < other._rank()
@@ -44,8 +44,8 @@ class Vote(msgspec.Struct, frozen=True, array_like=True, gc=False, repr_omit_def
     def __gt__(self, other: Vote) -> bool:
         return self._rank() > other._rank()
 
-    def _rank(self) -> tuple[int, int, int, bool, NodeId]:
-        return self.current_epoch, self.generation, self.position, not self.aside, self.node
+    def _rank(self) -> tuple[bool, int, int, int, NodeId]:
+        return not self.aside, self.current_epoch, self.generation, self.position, self.node
 
 
 class Notification(ZabMessage, frozen=True, array_like=True, gc=False):
