@@ -18,7 +18,7 @@ from tests.processes.cluster import SMALL_STORAGE, Cluster, pause
 from tests.processes.conftest import MakeCluster
 from tests.processes.writer import Writer, check_nothing_is_lost, written
 
-CRASH_SECONDS = float(os.environ.get("QUORATE_CRASH_SECONDS", "10"))
+CRASH_SECONDS = float(os.environ.get("QUORATE_CRASH_SECONDS", "6"))
 SEED = int(os.environ.get("QUORATE_CRASH_SEED", random.randrange(1 << 32)))
 PHASE_SECONDS = 5.0
 WRITERS = 4
