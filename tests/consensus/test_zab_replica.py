@@ -166,6 +166,12 @@ def test_votes_for_a_server_that_may_not_stand_any_more_do_not_make_it_stand() -
     assert server.status().leader is None
 
 
+def test_who_stands_aside_is_behind_everybody_whatever_its_history() -> None:
+    """Where the better history may go first, the other servers may be without a leader for minutes."""
+    assert Vote(9, 9, 9, 5, aside=True) < Vote(0, 0, 0, 1)
+    assert Vote(9, 9, 9, 1, aside=True) > Vote(9, 9, 8, 5, aside=True)
+
+
 def test_a_better_history_that_is_not_needed_for_a_quorum_is_left_out_of_account() -> None:
     configuration = Configuration.make(1, dict.fromkeys((1, 2, 3, 4, 5), ""))
     core = PROTOCOL.build(ReplicaConfig(3, configuration), Recovered(), Random(1), 0)._core  # type: ignore[attr-defined]
