@@ -87,7 +87,7 @@ def test_a_run_that_turns_in_circles_is_ended_and_told_and_the_others_are_not_lo
         return 1.0 if plan.seed == 1 else 60.0
 
     ran = list(campaign(plans(*range(6)), run_without_end, 2, keep_going=True, limit_s=limit_s))
-    assert checks(ran) == {0: "", 1: HANG, 2: "", 3: "", 4: "", 5: ""}
+    assert checks(iter(ran)) == {0: "", 1: HANG, 2: "", 3: "", 4: "", 5: ""}
     assert next(summary.text for summary in ran if summary.check) == "no end after 1 s of processor time"
 
 
