@@ -350,6 +350,23 @@ def test_a_breach_is_seen(check: str, breach: Callable[[Nodes], None]) -> None:
 # --- what must not be taken for a breach ---------------------------------------------------------
 
 
+@pytest.mark.parametrize("first", ["leader", "follower that hears of its leader in the same step"])
+def test_a_leader_whose_election_is_known_late_owes_nothing_to_what_a_later_one_committed(first: str) -> None:
+    """Node 2 wins generation 2 by node 1's vote, which is late; meanwhile node 0 finds its own entry of generation 1
+    again, and commits it in generation 3.  (Seed 281 of `--protocol paxos` with three nodes.)"""
+    nodes = Nodes()
+    nodes.lead(0, 1)
+    nodes.save("0", entry(1, 1))
+    nodes.lead(0, 3)
+    nodes.save("01", entry(1, 1))
+    if first == "leader":
+        nodes.hand_out(0, entry(1, 1))
+    else:
+        nodes.step(1, Tick(), Effects(committed=[entry(1, 1)], leadership=Leadership(Role.FOLLOWER, 0, 3, False)))
+    nodes.lead(2, 2)
+    nodes.lead(2, 2, ready=True)
+
+
 def test_what_was_under_way_may_survive_a_crash_up_to_any_record() -> None:
     saved = [entry(1), entry(2), entry(3)]
     for survived in range(4):

@@ -6,13 +6,13 @@ of these names:
 
     election safety         one leader in a generation; nobody follows another one
     log matching            one position and generation: one entry, and one generation before it
-    leader completeness     a new leader has every entry that an earlier generation committed
+    leader completeness     a new leader has every entry that was committed in an earlier generation
     state machine safety    all hand out the same entries, contiguous, each once since the restart;
                             none that was handed out is truncated
     durable quorum          what is committed is durable on a quorum, and stays so
     durable before applied  what a node hands out is durable on that node
     snapshot                one stands for committed entries only, and for none that its node has not applied
-    ready leader            a leader is ready only once it handed out all that earlier ones committed
+    ready leader            a leader is ready only once it handed out all that was committed in earlier generations
     read barrier            it passes at a position not before anything that was committed when it was asked
     quorum contact          no newer leader had been elected by the moment that a leader claims to have led
     generation order        within a life, a node's generation never goes back
@@ -29,7 +29,9 @@ before (when two followers have it and its own disk is slow); until somebody han
 lets a barrier pass on it nobody can tell, and both are checked when they happen.  What this
 cannot see is a commit that came too early and that the disks made good before anybody handed
 it out.  Who can ask for the commit position on every step (the lab in tests/consensus) calls
-`learn_commit`, and loses nothing.
+`learn_commit`, and loses nothing.  The generation in which it was committed is, in the same way, that of the node which
+hands it out first.  An entry's own is no measure: a later leader may find an entry of an earlier one and commit it,
+and a leader of a generation between the two, who was elected without it and is told so late, owes nothing to it.
 
 Raft and ZAB write logs without holes, which "log matching" asks of them.  Multi-Paxos accepts out
 of order, and is watched by `paxos_group`.
@@ -140,6 +142,8 @@ class GroupInvariants:
         """
         self.committed: list[Entry] = []
         """The history that must never change: the entry of position p is at p - 1."""
+        self._committed_in: list[int] = []
+        """Of each of `committed`, the generation of the node that took it for committed first."""
         self.counts = Counts()
         self.views: dict[NodeId, NodeView] = {}
         """By node, what is known of its present folder."""
@@ -241,6 +245,7 @@ class GroupInvariants:
             self._install(view, effects.install)
         if effects.committed:
             self._hand_out(view, effects.committed)
+            self._note_generation(view, effects.leadership)
         if effects.leadership is not None:
             self._lead(view, effects.leadership, true_s)
         elif view.leadership.role is Role.LEADER and view.moments[-1][0] != now_ms:
@@ -260,6 +265,7 @@ class GroupInvariants:
             if entry is None:
                 raise Violation("durable quorum", f"node {node} commits {commit_position}, which it does not have")
             self._commit(view, entry)
+        self._note_generation(view, None)
 
     def check_contact(self, node: NodeId, contact_ms: int | None) -> None:
         """The node was told this `quorum_contact_ms`.
@@ -426,6 +432,12 @@ class GroupInvariants:
         self.committed.append(entry)
         self.counts.entries_committed += 1
 
+    def _note_generation(self, view: NodeView, news: Leadership | None) -> None:
+        """The step that committed may be the one in which its node hears of another leadership."""
+        present = max(view.leadership.generation, news.generation if news is not None else 0)
+        for entry in self.committed[len(self._committed_in) :]:
+            self._committed_in.append(max(present, entry.generation))
+
     def _check_quorum(self, view: NodeView, entry: Entry, does: str) -> None:
         holders = self.holders(entry, view.electors)
         if not view.quorum.is_quorum(holders):
@@ -470,8 +482,9 @@ class GroupInvariants:
         self._elected_s[generation] = true_s
         self._newest_elected = max(self._newest_elected, generation)
         self.counts.elections += 1
-        for entry in self.committed[view.written.compacted.position :]:
-            if entry.generation < generation and not view.written.holds(entry):
+        start = view.written.compacted.position
+        for entry, committed_in in zip(self.committed[start:], self._committed_in[start:], strict=True):
+            if committed_in < generation and not view.written.holds(entry):
                 raise Violation(
                     "leader completeness",
                     f"node {view.node} is elected in {generation} without committed {brief(entry)}",
@@ -480,8 +493,8 @@ class GroupInvariants:
     def _check_ready(self, view: NodeView, generation: int) -> None:
         position = len(self.committed)
         while position > view.handed_position:
-            entry = self.committed[position - 1]
-            if entry.generation < generation:
+            if self._committed_in[position - 1] < generation:
+                entry = self.committed[position - 1]
                 raise Violation(
                     "ready leader", f"node {view.node} leads {generation} before it handed out {brief(entry)}"
                 )
