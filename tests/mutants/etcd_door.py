@@ -45,8 +45,8 @@ MUTANTS: Final = (
         "the header has the revision of the answer: all that were applied together have that of the last",
         Change(
             _SUBMISSIONS,
-            "waiter.reply(write_header(revision) + body)",
-            "waiter.reply(write_header(results[-1][0]) + body)",
+            "waiter.reply(write_header(result.revision) + result.body)",
+            "waiter.reply(write_header(results[-1].revision) + result.body)",
         ),
     ),
     _etcd(

@@ -96,6 +96,20 @@ MUTANTS: Final = (
         ),
     ),
     _etcd(
+        "puts_in_a_row_share_create_revision",
+        "a key that a put makes is made at that put's revision: of several in a row, at the first one's",
+        Change(
+            _KEYSPACE,
+            "version = self._change(key, value, 0, revision)",
+            "version = self._change(key, value, 0, revision - len(versions))",
+        ),
+    ),
+    _etcd(
+        "put_in_a_row_stays_with_lease",
+        "a put without a lease takes its key off the one that it hung on: of several in a row, it goes with it still",
+        Change(_KEYSPACE, "not latest.version or latest.lease:", "not latest.version:"),
+    ),
+    _etcd(
         "key_stays_with_former_lease",
         "a key hangs on the lease that it was last put under: it goes with the one before as well",
         Change(

@@ -20,6 +20,7 @@ from quorate.net.http2.connection import Connection, Role
 from quorate.net.http2.events import RequestReceived
 from quorate.net.http2.headers import encode
 from quorate.net.http2.limits import Limits
+from quorate.net.http2.sending import ResponseForm
 from quorate.simulation.scheduler import Simulation
 from tests.net.grpc.echo import EchoService
 from tests.simulation.loops import LOCAL, BuildLoop, on_every_loop, run
@@ -454,7 +455,7 @@ MESSAGE = b"\0\0\0\0\1x"
 
 
 def answers(data: bytes, trailers: bytes = OK_STATUS, headers: bytes = OK_HEADERS) -> Callable[[Connection, int], None]:
-    return lambda http2, stream_id: http2.send_response(stream_id, headers, data, trailers)
+    return lambda http2, stream_id: http2.send_response(stream_id, ResponseForm(headers, trailers), data)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from quorate.net.http2.connection import Connection, Role
 from quorate.net.http2.events import ConnectionFailed, DataReceived, Event, RequestReceived
 from quorate.net.http2.headers import encode
 from quorate.net.http2.limits import Limits
+from quorate.net.http2.sending import ResponseForm
 
 REQUEST_PAIRS = (
     *((":method", "POST"), (":scheme", "http"), (":path", "/etcdserverpb.KV/Range"), (":authority", "localhost")),
@@ -20,6 +21,7 @@ REQUEST_PAIRS = (
 REQUEST = encode(REQUEST_PAIRS)
 RESPONSE = encode([(":status", "200"), ("content-type", "application/grpc")])
 TRAILERS = encode([("grpc-status", "0")])
+WHOLE = ResponseForm(RESPONSE, TRAILERS)
 
 E = TypeVar("E")
 

@@ -14,8 +14,7 @@ from quorate.net.http2.headers import encode
 from quorate.net.http2.limits import Limits
 from tests.net.http2.ends import (
     REQUEST,
-    RESPONSE,
-    TRAILERS,
+    WHOLE,
     Bench,
     Frame,
     Pair,
@@ -102,7 +101,7 @@ FLOODS = {
 def test_a_flood_of_frames_that_bring_nothing_ends_the_connection(frames_sent: list[Frame]) -> None:
     bench = Bench(limits=LIMITS)
     bench.send(headers(1), *request(3), headers(5))
-    bench.connection.send_response(3, RESPONSE, b"", TRAILERS)
+    bench.connection.send_response(3, WHOLE, b"")
     bench.connection.reset(5, ErrorCode.CANCEL)
     rounds = flood(bench, lambda _: frames_sent, 1_000)
     assert 98 <= rounds <= 104
@@ -139,7 +138,7 @@ def test_a_reader_who_opens_windows_for_each_frame_is_fine() -> None:
     for number in range(50):
         stream_id = 2 * number + 1
         bench.send(*request(stream_id))
-        bench.connection.send_response(stream_id, RESPONSE, b"x" * 200_000, TRAILERS)
+        bench.connection.send_response(stream_id, WHOLE, b"x" * 200_000)
         while sizes := [len(answer.payload) for answer in bench.answers() if answer.kind == frames.DATA]:
             for size in sizes:
                 assert failure(bench.send(window(0, size), window(stream_id, size), ping())) is None
@@ -149,7 +148,7 @@ def test_a_reader_who_opens_windows_for_each_frame_is_fine() -> None:
 def test_a_reader_who_opens_windows_by_single_bytes_is_not() -> None:
     bench = Bench(limits=LIMITS, peer_settings=[(frames.SETTINGS_INITIAL_WINDOW_SIZE, 0)])
     bench.send(*request(1))
-    bench.connection.send_response(1, RESPONSE, b"x" * 40_000, TRAILERS)
+    bench.connection.send_response(1, WHOLE, b"x" * 40_000)
     assert flood(bench, lambda _: [window(1, 1)], 1_000) == 100, "the first SETTINGS counted, too"
     assert bench.connection.queued_total() == bench.connection.open_streams == 0
 
@@ -215,7 +214,7 @@ def test_one_stream_too_many_is_refused_and_the_others_go_on() -> None:
     assert len(of_type(RequestReceived, events)) == 3 and failure(events) is None
     assert bench.resets() == [(7, ErrorCode.REFUSED_STREAM)]
     bench.send(data(1, b"", frames.END_STREAM))
-    bench.connection.send_response(1, RESPONSE, b"", TRAILERS)
+    bench.connection.send_response(1, WHOLE, b"")
     assert len(of_type(RequestReceived, bench.send(*request(9)))) == 1
 
 
@@ -262,7 +261,7 @@ def test_honest_traffic_of_every_kind_trips_nothing() -> None:
             pair.client.send_data(stream_id, b"question", True)
         pair.run()
         for stream_id in ids:
-            pair.server.send_response(stream_id, RESPONSE, b"answer", TRAILERS)
+            pair.server.send_response(stream_id, WHOLE, b"answer")
         pair.run()
     assert not pair.client.has_failed and not pair.server.has_failed
     assert len(of_type(ResponseReceived, pair.client_events)) == 10_000

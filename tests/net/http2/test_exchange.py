@@ -24,10 +24,12 @@ from quorate.net.http2.events import (
 )
 from quorate.net.http2.headers import encode
 from quorate.net.http2.limits import Limits
+from quorate.net.http2.sending import ResponseForm
 from tests.net.http2.ends import (
     REQUEST,
     RESPONSE,
     TRAILERS,
+    WHOLE,
     Bench,
     Frame,
     Pair,
@@ -69,7 +71,7 @@ def test_golden_bytes_of_the_openings() -> None:
 def test_golden_bytes_of_a_unary_answer() -> None:
     bench = Bench()
     bench.send(*request(1))
-    bench.connection.send_response(1, b"\x88", b"hi", b"\x00\x01x\x01y")
+    bench.connection.send_response(1, ResponseForm(b"\x88", b"\x00\x01x\x01y"), b"hi")
     assert bench.connection.take_output() == bytes.fromhex(
         "000001 01 04 00000001 88"  # HEADERS, END_HEADERS
         "000002 00 00 00000001 6869"  # DATA
@@ -87,7 +89,7 @@ def test_a_unary_call() -> None:
     assert (asked.stream_id, asked.data, asked.end_stream) == (1, b"question", True)
     assert (asked.headers.method, asked.headers.path) == ("POST", "/etcdserverpb.KV/Range")
     assert asked.headers.fields == (("content-type", "application/grpc"), ("te", "trailers"))
-    pair.server.send_response(stream_id, RESPONSE, b"answer", TRAILERS)
+    pair.server.send_response(stream_id, WHOLE, b"answer")
     pair.run()
     response, body, trailers = pair.client_events[-3:]
     assert isinstance(response, ResponseReceived) and response.headers.status == "200" and not response.end_stream
@@ -132,7 +134,7 @@ def test_answers_of_any_size_arrive_whole(size: int) -> None:
     stream_id = pair.client.open_stream(REQUEST, True)
     pair.run()
     answer = bytes(number % 251 for number in range(size))
-    pair.server.send_response(stream_id, RESPONSE, answer, TRAILERS)
+    pair.server.send_response(stream_id, WHOLE, answer)
     assert pair.server.queued_bytes(stream_id) == pair.server.queued_total() == max(0, size - 65_535)
     pair.run()
     assert body_of(stream_id, pair.client_events) == answer
@@ -161,7 +163,7 @@ def test_a_reader_who_does_not_consume_stops_the_sender() -> None:
     first, second = (pair.client.open_stream(REQUEST, True) for _ in range(2))
     pair.run()
     for stream_id in (first, second):
-        pair.server.send_response(stream_id, RESPONSE, b"x" * 100_000, TRAILERS)
+        pair.server.send_response(stream_id, WHOLE, b"x" * 100_000)
     pair.run()
     assert len(body_of(first, pair.client_events)) == 65_535, "the connection's window bounds both"
     assert body_of(second, pair.client_events) == b""
@@ -175,7 +177,7 @@ def test_many_small_answers_use_up_the_connections_window_too() -> None:
     bench = Bench()
     for stream_id in range(1, 141, 2):
         bench.send(*request(stream_id))
-        bench.connection.send_response(stream_id, RESPONSE, b"x" * 1_000, TRAILERS)
+        bench.connection.send_response(stream_id, WHOLE, b"x" * 1_000)
     assert sum(len(frame.payload) for frame in bench.answers() if frame.kind == frames.DATA) == 65_535
     assert bench.connection.queued_total() == 70_000 - 65_535
     events = bench.send(window(0, 70_000))
@@ -186,8 +188,8 @@ def test_many_small_answers_use_up_the_connections_window_too() -> None:
 def test_streams_share_the_connections_window_in_turn() -> None:
     bench = Bench(peer_settings=[(frames.SETTINGS_INITIAL_WINDOW_SIZE, 1 << 20)])
     bench.send(headers(1), headers(3))
-    bench.connection.send_response(1, RESPONSE, b"1" * 100_000, TRAILERS)
-    bench.connection.send_response(3, RESPONSE, b"3" * 100_000, TRAILERS)
+    bench.connection.send_response(1, WHOLE, b"1" * 100_000)
+    bench.connection.send_response(3, WHOLE, b"3" * 100_000)
     bench.answers()
     bench.send(window(0, 50_000))
     sent = [(frame.stream_id, len(frame.payload)) for frame in bench.answers()]
@@ -221,7 +223,7 @@ def test_a_stream_that_waits_for_the_connection_may_have_its_own_window_shut() -
 def test_an_initial_window_that_grows_lets_the_queue_go() -> None:
     bench = Bench(peer_settings=[(frames.SETTINGS_INITIAL_WINDOW_SIZE, 0)])
     bench.send(*request(1))
-    bench.connection.send_response(1, RESPONSE, b"answer", TRAILERS)
+    bench.connection.send_response(1, WHOLE, b"answer")
     assert bench.answers() == [headers(1, RESPONSE)]
     assert bench.send(settings((frames.SETTINGS_INITIAL_WINDOW_SIZE, 3)))[1:] == []
     assert bench.answers()[1:] == [data(1, b"ans")]
@@ -235,7 +237,7 @@ def test_frames_are_as_large_as_the_peer_allows_but_not_endless() -> None:
         peer_settings=[(frames.SETTINGS_INITIAL_WINDOW_SIZE, 1 << 20), (frames.SETTINGS_MAX_FRAME_SIZE, 1 << 20)]
     )
     bench.send(window(0, 1 << 20), *request(1))
-    bench.connection.send_response(1, RESPONSE, b"x" * 100_000, TRAILERS)
+    bench.connection.send_response(1, WHOLE, b"x" * 100_000)
     assert [len(frame.payload) for frame in bench.answers() if frame.kind == frames.DATA] == [65_536, 34_464]
 
 
@@ -292,7 +294,7 @@ def test_a_peer_without_a_dynamic_table_is_told_that_we_use_none() -> None:
     bench = Bench(peer_settings=[(frames.SETTINGS_HEADER_TABLE_SIZE, 0)])
     for stream_id in (1, 3):
         bench.send(*request(stream_id))
-        bench.connection.send_response(stream_id, RESPONSE, b"x", TRAILERS)
+        bench.connection.send_response(stream_id, WHOLE, b"x")
     blocks = [frame.payload for frame in bench.answers() if frame.kind == frames.HEADERS]
     assert blocks == [b"\x20" + RESPONSE, TRAILERS, RESPONSE, TRAILERS]
 
@@ -316,7 +318,7 @@ def test_a_reset_ends_the_stream_on_both_ends_and_drops_what_is_queued() -> None
     pair.consumes = False
     stream_id = pair.client.open_stream(REQUEST, False)
     pair.run()
-    pair.server.send_response(stream_id, RESPONSE, b"x" * 100_000, TRAILERS)
+    pair.server.send_response(stream_id, WHOLE, b"x" * 100_000)
     pair.run()
     pair.client.reset(stream_id, ErrorCode.CANCEL)
     pair.run()
@@ -329,7 +331,7 @@ def test_what_is_said_on_a_stream_that_is_over_is_dropped() -> None:
     bench = Bench()
     bench.send(*request(1), Frame(frames.RST_STREAM, 0, 1, bytes(4)))
     for stream_id in (1, 99):
-        bench.connection.send_response(stream_id, RESPONSE, b"x", TRAILERS)
+        bench.connection.send_response(stream_id, WHOLE, b"x")
         bench.connection.send_headers(stream_id, RESPONSE, False)
         bench.connection.send_data(stream_id, b"x", True)
         bench.connection.reset(stream_id, ErrorCode.CANCEL)
@@ -344,7 +346,7 @@ def test_nothing_follows_the_end_of_a_stream() -> None:
     bench.connection.send_headers(1, RESPONSE, True)
     bench.answers()
     bench.connection.send_data(1, b"more", False)
-    bench.connection.send_response(1, RESPONSE, b"more", TRAILERS)
+    bench.connection.send_response(1, WHOLE, b"more")
     assert bench.answers() == []
 
 
@@ -372,7 +374,7 @@ def test_going_away_lets_streams_end_and_refuses_later_ones() -> None:
         pair.client.open_stream(REQUEST, True)
     assert not pair.server.is_drained
     for stream_id in (first, late):
-        pair.server.send_response(stream_id, RESPONSE, b"", TRAILERS)
+        pair.server.send_response(stream_id, WHOLE, b"")
     assert pair.server.is_drained
 
 
@@ -403,7 +405,7 @@ def test_a_client_goes_away_at_once() -> None:
     pair.client.go_away()
     assert not pair.client.is_drained
     pair.run()
-    pair.server.send_response(stream_id, RESPONSE, b"", TRAILERS)
+    pair.server.send_response(stream_id, WHOLE, b"")
     pair.run()
     assert of_type(GoAwayReceived, pair.server_events) == [GoAwayReceived(0, 0, b"")]
     assert pair.client.is_drained
@@ -417,7 +419,7 @@ def test_a_client_keeps_to_the_servers_number_of_streams() -> None:
     with pytest.raises(CannotOpenStream):
         pair.client.open_stream(REQUEST, True)
     pair.run()
-    pair.server.send_response(first, RESPONSE, b"", TRAILERS)
+    pair.server.send_response(first, WHOLE, b"")
     pair.run()
     assert pair.client.streams_available == 1
 
@@ -432,7 +434,7 @@ def test_after_its_end_a_connection_is_silent() -> None:
     bench.connection.go_away()
     bench.connection.terminate(ErrorCode.NO_ERROR, "again")
     assert bench.send(*request(3), ping()) == [] and bench.connection.has_failed
-    bench.connection.send_response(1, RESPONSE, b"", TRAILERS)
+    bench.connection.send_response(1, WHOLE, b"")
     bench.connection.consumed(1, 1 << 30)
     assert bench.answers() == []
 
@@ -465,7 +467,7 @@ def test_any_split_of_the_bytes_says_the_same(bodies: list[bytes], cuts: list[in
             stream_id = getattr(event, "stream_id", 0)
             if is_end and stream_id not in answered:
                 answered.add(stream_id)
-                pair.server.send_response(stream_id, RESPONSE, body_of(stream_id, pair.server_events), TRAILERS)
+                pair.server.send_response(stream_id, WHOLE, body_of(stream_id, pair.server_events))
         if before == len(pair.server_events) + len(pair.client_events) and len(answered) == len(bodies):
             break
     assert [body_of(stream_id, pair.client_events) for stream_id in stream_ids] == bodies

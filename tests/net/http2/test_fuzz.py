@@ -12,7 +12,20 @@ from quorate.net.http2.connection import Connection, Role
 from quorate.net.http2.events import ConnectionFailed, DataReceived, Event, RequestReceived
 from quorate.net.http2.headers import encode
 from quorate.net.http2.limits import Limits
-from tests.net.http2.ends import REQUEST, RESPONSE, TRAILERS, Frame, data, headers, parse, ping, rst, settings, window
+from tests.net.http2.ends import (
+    REQUEST,
+    RESPONSE,
+    TRAILERS,
+    WHOLE,
+    Frame,
+    data,
+    headers,
+    parse,
+    ping,
+    rst,
+    settings,
+    window,
+)
 
 LIMITS = Limits(
     max_streams=8, stream_window_bytes=65_535, connection_window_bytes=65_535, reset_burst=20, control_burst=60
@@ -44,7 +57,7 @@ def drive(connection: Connection, events: list[Event]) -> None:
         if isinstance(event, RequestReceived):
             kind = event.stream_id % 3
             if kind == 0:
-                connection.send_response(event.stream_id, RESPONSE, b"x" * 30_000, TRAILERS)
+                connection.send_response(event.stream_id, WHOLE, b"x" * 30_000)
             elif kind == 1:
                 connection.send_headers(event.stream_id, RESPONSE, False)
                 connection.send_data(event.stream_id, b"y" * 20_000, False)
@@ -155,7 +168,7 @@ def test_memory_of_streams_that_are_over_is_bounded() -> None:
         stream_id = 2 * number + 1
         ends = (rst(stream_id), headers(stream_id, TRAILERS, 5), window(stream_id, 0))
         connection.receive(bytes(headers(stream_id)) + bytes(ends[number % 3]), number * 1.0)
-        connection.send_response(stream_id, RESPONSE, b"x", TRAILERS)
+        connection.send_response(stream_id, WHOLE, b"x")
         connection.take_output()
     kept = [value for value in vars(connection).values() if isinstance(value, dict)]
     assert kept and max(map(len, kept)) <= 1_000

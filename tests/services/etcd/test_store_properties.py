@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -312,3 +312,40 @@ def test_store_and_model_agree(monkeypatch: pytest.MonkeyPatch, chunk: int, exam
     run_state_machine_as_test(
         StoreMachine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None)
     )
+
+
+one_of_two = st.sampled_from([b"a", b"b"])
+batches = st.lists(
+    st.one_of(
+        *[st.builds(pb.PutRequest, key=one_of_two, value=values)] * 4,
+        *[st.builds(pb.PutRequest, key=one_of_two, value=values, lease=st.just(1))] * 2,
+        st.builds(pb.DeleteRangeRequest, key=one_of_two),
+        st.just(commands.revoke(1)),
+        st.just(commands.grant(1, 10)),
+    ).map(command_of),
+    min_size=1,
+    max_size=30,
+)
+quotas = st.just(1 << 20) | st.integers(500, 10_000)
+
+
+@settings(max_examples=300)
+@given(batches, quotas, st.data())
+def test_a_batch_comes_to_what_its_commands_come_to_one_by_one(
+    batch: list[bytes], quota_bytes: int, data: st.DataObject
+) -> None:
+    """Plain puts in a row are done together; the quota may refuse any of them."""
+    at_once, one_by_one = Store(quota_bytes), Store(quota_bytes)
+    batch = [commands.grant(1, 10), *batch]
+    results = at_once.apply(batch, 1)
+    assert results == [result for command in batch for result in one_by_one.apply([command], 1)]
+    assert list(at_once.snapshot()) == list(one_by_one.snapshot())
+    assert [lease.keys for lease in at_once.leases.values()] == [lease.keys for lease in one_by_one.leases.values()]
+    compaction = command_of(pb.CompactionRequest(revision=data.draw(st.integers(1, at_once.revision))))
+    assert at_once.apply([compaction], 2) == one_by_one.apply([compaction], 2)
+    restored = Store(quota_bytes)
+    loader = restored.restore()
+    for part in at_once.snapshot():
+        loader.feed(part)
+    loader.finish()
+    assert at_once.size_bytes == one_by_one.size_bytes == restored.size_bytes

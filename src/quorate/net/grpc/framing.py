@@ -14,6 +14,8 @@ from quorate.net.grpc.status import Code, GrpcError
 
 PREFIX: Final = Struct(">BI")
 PREFIX_BYTES: Final = PREFIX.size
+_SHORT_PREFIXES: Final = tuple(PREFIX.pack(0, size) for size in range(256))
+"""Most answers are as short."""
 IDENTITY: Final = "identity"
 GZIP: Final = "gzip"
 ENCODINGS: Final = (IDENTITY, GZIP)
@@ -22,7 +24,10 @@ _GZIP_WINDOW_BITS: Final = 31  # zlib's largest window, and gzip's header and tr
 
 def encode_message(message: bytes) -> bytes:
     """With its prefix, not compressed."""
-    return PREFIX.pack(0, len(message)) + message
+    size = len(message)
+    if size < len(_SHORT_PREFIXES):
+        return _SHORT_PREFIXES[size] + message
+    return PREFIX.pack(0, size) + message
 
 
 class MessageDecoder:

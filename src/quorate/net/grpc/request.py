@@ -11,12 +11,14 @@ from quorate.net.grpc.framing import ENCODINGS, GZIP, IDENTITY
 from quorate.net.grpc.headers import CONTENT_TYPE, encode_status_message, is_grpc, parse_timeout, unknown_path
 from quorate.net.grpc.status import Code, GrpcError
 from quorate.net.http2.headers import Headers, encode
+from quorate.net.http2.sending import ResponseForm
 
 _OF_HTTP2: Final = frozenset({"connection", "content-length", "host", "te"})
 _ACCEPTED: Final = ("grpc-accept-encoding", f"{IDENTITY},{GZIP}")
 
 RESPONSE_HEADERS: Final = encode([(":status", "200"), ("content-type", CONTENT_TYPE)])
 OK_TRAILERS: Final = encode([("grpc-status", "0")])
+OK_RESPONSE: Final = ResponseForm(RESPONSE_HEADERS, OK_TRAILERS)
 ONLY_OK_TRAILERS: Final = encode([(":status", "200"), ("content-type", CONTENT_TYPE), ("grpc-status", "0")])
 
 

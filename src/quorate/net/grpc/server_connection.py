@@ -29,6 +29,7 @@ from quorate.net.grpc.calls import Call, Streaming, Unary
 from quorate.net.grpc.framing import IDENTITY, PREFIX, PREFIX_BYTES, MessageDecoder, encode_message
 from quorate.net.grpc.lingering import Lingering
 from quorate.net.grpc.request import (
+    OK_RESPONSE,
     OK_TRAILERS,
     ONLY_OK_TRAILERS,
     RESPONSE_HEADERS,
@@ -220,11 +221,12 @@ class ServerConnection(asyncio.Protocol):
         if head.timeout_s is not None:
             call.deadline_s = self._heard_s + head.timeout_s
             server.deadlines.add(call, call.deadline_s)
-        if isinstance(method, Streaming):
+        if type(method) is Streaming:
             self._open(call, method)
-        if call.is_over:
-            self._body_of_none(stream_id, data, event.end_stream)
-        elif data or event.end_stream:
+            if call.is_over:
+                self._body_of_none(stream_id, data, event.end_stream)
+                return
+        if data or event.end_stream:
             self._part(call, data, event.end_stream)
 
     def _open(self, call: ServerCall, method: Streaming) -> None:
@@ -386,7 +388,7 @@ class ServerConnection(asyncio.Protocol):
             self.send(call, message)
             self.finish(call)
             return
-        self._http2.send_response(call.stream_id, RESPONSE_HEADERS, encode_message(message), OK_TRAILERS)
+        self._http2.send_response(call.stream_id, OK_RESPONSE, encode_message(message))
         self._unsent_bytes += len(message)
         self._end(call)
 

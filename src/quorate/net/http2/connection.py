@@ -6,7 +6,8 @@ A broken rule is one of two things: a stream's (`_fail_stream`, RST_STREAM) or t
 `receive`, GOAWAY).
 
 Most of a busy server's traffic is one pattern, HEADERS of indexed fields and DATA that ends the stream, answered by
-`send_response`.  It is handled with one event, one Stream and no other objects.
+`send_response`.  It is handled with one event, one Stream and no other objects, also where a client that has many
+requests at hand sends all headers first.
 
 Not done: priorities (deprecated: parsed and ignored), PUSH_PROMISE (neither sent nor accepted), CONNECT, h2c upgrade.
 """
@@ -35,7 +36,7 @@ from quorate.net.http2.events import (
 from quorate.net.http2.framing import FrameReader, without_extras
 from quorate.net.http2.headers import BlockDecoder, Headers
 from quorate.net.http2.limits import Budget, Limits
-from quorate.net.http2.sending import Sender, Stream
+from quorate.net.http2.sending import ResponseForm, Sender, Stream
 
 _EARNED_PER_FRAME = 4
 """What a useful DATA frame of ours may be answered with: two WINDOW_UPDATEs, a PING that measures the line, a spare."""
@@ -74,6 +75,8 @@ class Connection:
         self._control = Budget(limits.control_burst, limits.control_rate)
         self._resets = Budget(limits.reset_burst, limits.reset_rate)
         self._events: list[Event] = []
+        self._openings: dict[int, RequestReceived] = {}
+        """Of `_events`, those without any data yet, by stream: a whole body is put into them."""
 
         self._reader = FrameReader(limits, self._is_server)
         self._has_started = False
@@ -130,41 +133,31 @@ class Connection:
         if end_stream and stream.is_over:
             del self._streams[stream_id]
 
-    def send_response(self, stream_id: int, headers_block: bytes, data: bytes, trailers_block: bytes) -> None:
-        """A whole response, before which nothing was sent: headers, data, trailers, end of stream.  The fast path of a
-        unary answer."""
+    def send_response(self, stream_id: int, form: ResponseForm, data: bytes) -> None:
+        """A whole response, before which nothing was sent.  The fast path of a unary answer."""
         stream = self._streams.get(stream_id)
         if stream is None or not stream.is_local_open:
             return
         sender = self._sender
-        size, headers_size, trailers_size = len(data), len(headers_block), len(trailers_block)
+        size = len(data)
+        until_data = form.until_short_data[size] if size < frames.SHORT else form.until_data(size)
         if (
             size > sender.window
             or size > stream.send_window
             or size > sender.max_frame_bytes
-            or headers_size >= frames.SHORT
-            or trailers_size >= frames.SHORT
             or sender.must_shrink_table
         ):
-            self.send_headers(stream_id, headers_block, False)
+            self.send_headers(stream_id, form.headers, False)
             self.send_data(stream_id, data, False)
-            self.send_headers(stream_id, trailers_block, True)
+            self.send_headers(stream_id, form.trailers, True)
             return
         sender.window -= size
         sender.useful_frames += 1
-        number = frames.UINT32.pack(stream_id)
-        sender.chunks += (
-            frames.STARTS_OF_HEADERS[headers_size],
-            number,
-            headers_block,
-            frames.HEAD.pack(size << 8, 0, stream_id),
-            data,
-            frames.STARTS_OF_TRAILERS[trailers_size],
-            number,
-            trailers_block,
-        )
-        stream.is_local_open = False
-        if not stream.is_remote_open:
+        parts = (form.start, until_data, data + form.before_trailers, form.trailers)
+        sender.chunks.append(frames.UINT32.pack(stream_id).join(parts))
+        if stream.is_remote_open:
+            stream.is_local_open = False
+        else:
             del self._streams[stream_id]
 
     def queued_bytes(self, stream_id: int) -> int:
@@ -280,8 +273,8 @@ class Connection:
         """
         if self._has_failed:
             return []
-        events: list[Event] = []
-        self._events = events
+        self._events = events = list[Event]()
+        self._openings.clear()
         self._control.refill(now_s, self._sender.useful_frames * _EARNED_PER_FRAME)
         self._resets.refill(now_s)
         self._sender.useful_frames = 0
@@ -297,6 +290,9 @@ class Connection:
         headers = self._decoder.cached.get(block)
         if headers is None:
             headers = self._decoder.decode(block)
+        if stream_id == self._highest_id + 2 and stream_id & 1 and self._is_server:
+            self._highest_id = stream_id
+            return self._on_request(stream_id, headers, end_stream, data, position)
         stream = self._streams.get(stream_id)
         if stream is not None:
             if not stream.is_remote_open:
@@ -337,13 +333,12 @@ class Connection:
             self._fail_stream(stream_id, ErrorCode.PROTOCOL_ERROR)
             return position
         body = b""
-        if not end_stream and len(data) - position >= frames.HEAD_BYTES:
+        if not end_stream and len(data) - position >= frames.HEAD_BYTES and data[position + 3] == frames.DATA:
             head, flags, body_stream_id = frames.HEAD.unpack_from(data, position)
             size = head >> 8
             stop = position + frames.HEAD_BYTES + size
             if (
                 body_stream_id == stream_id
-                and head & 0xFF == frames.DATA
                 and (flags == frames.END_STREAM or (flags == 0 and size and expected < 0))
                 and expected in (-1, size)
                 and stop <= len(data)
@@ -358,7 +353,10 @@ class Connection:
         self._streams[stream_id] = stream = Stream(stream_id, self._sender.initial_window, window, not end_stream)
         if expected >= 0:
             stream.content_length = expected
-        self._events.append(RequestReceived(stream_id, headers, body, end_stream))
+        opening = RequestReceived(stream_id, headers, body, end_stream)
+        self._events.append(opening)
+        if not (body or end_stream):
+            self._openings[stream_id] = opening
         return position
 
     def _on_response(self, stream: Stream, headers: Headers, end_stream: bool) -> None:
@@ -397,9 +395,15 @@ class Connection:
             and size <= stream.receive_window
             and self._is_server
         ):
-            # The hot path: a body in one piece.  Clients that send many requests at once send their headers first.
-            self._events.append(DataReceived(stream_id, payload, True))
-            self._end_remote(stream)
+            # The hot path: a body in one piece.
+            opening = self._openings.get(stream_id)
+            if opening is None:
+                self._events.append(DataReceived(stream_id, payload, True))
+            else:
+                opening.data, opening.end_stream = payload, True
+            stream.is_remote_open = False
+            if not stream.is_local_open:
+                self._end_remote(stream)
             return
         if flags & frames.PADDED:
             start, stop = without_extras(payload, 0, size, frames.PADDED)

@@ -9,11 +9,11 @@ import msgspec
 from quorate.net.http2.headers import Headers
 
 
-class RequestReceived(msgspec.Struct, frozen=True, gc=False):
+class RequestReceived(msgspec.Struct, gc=False):
     """Server: a stream was opened.
 
-    `data` is what came of the body directly behind the headers, often all of it: like a DataReceived that follows at
-    once.  It counts for `Connection.consumed`.
+    `data` is what came of the body in the same bytes, often all of it: like a DataReceived that follows at once.  It
+    counts for `Connection.consumed`.
     """
 
     stream_id: int

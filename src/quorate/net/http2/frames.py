@@ -42,9 +42,7 @@ HEAD = struct.Struct(">IBI")
 HEAD_BYTES = HEAD.size
 UINT32 = struct.Struct(">I")
 SHORT = 256
-"""For HEADERS whose block is shorter, all of the head but the stream id is made already: it stands in each response."""
-STARTS_OF_HEADERS = tuple(HEAD.pack(size << 8 | HEADERS, END_HEADERS, 0)[:5] for size in range(SHORT))
-STARTS_OF_TRAILERS = tuple(HEAD.pack(size << 8 | HEADERS, END_HEADERS | END_STREAM, 0)[:5] for size in range(SHORT))
+"""For DATA shorter than this the head is made already, all but the stream id: most answers are."""
 SETTING = struct.Struct(">HI")
 _WINDOW_UPDATE = struct.Struct(">IBII")
 _GOAWAY = struct.Struct(">IBIII")
@@ -56,6 +54,11 @@ def settings(values: Iterable[tuple[int, int]]) -> bytes:
 
 
 SETTINGS_ACK = HEAD.pack(SETTINGS, ACK, 0)
+
+
+def start(size: int, kind: int, flags: int) -> bytes:
+    """A frame's first bytes, up to the stream id."""
+    return HEAD.pack(size << 8 | kind, flags, 0)[:5]
 
 
 def ping(payload: bytes, flags: int = 0) -> bytes:

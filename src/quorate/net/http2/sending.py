@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -36,6 +37,32 @@ class Stream(msgspec.Struct, gc=False):
     @property
     def is_over(self) -> bool:
         return not (self.is_local_open or self.is_remote_open or self.queue)
+
+
+class ResponseForm:
+    """What whole responses have in common that differ in their data only: made once, sent with each of them.
+
+    A response is three frames, and between its parts stands the stream's id:
+
+        start of HEADERS | headers and start of DATA | data and start of HEADERS | trailers
+    """
+
+    __slots__ = ("before_trailers", "headers", "start", "trailers", "until_short_data")
+
+    def __init__(self, headers: bytes, trailers: bytes) -> None:
+        """Header blocks (`headers.encode`)."""
+        assert max(len(headers), len(trailers)) <= frames.DEFAULT_FRAME_BYTES, "what any peer takes in one frame"
+        self.headers: Final = headers
+        self.trailers: Final = trailers
+        self.start: Final = frames.start(len(headers), frames.HEADERS, frames.END_HEADERS)
+        self.before_trailers: Final = frames.start(
+            len(trailers), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM
+        )
+        self.until_short_data: Final = tuple(map(self.until_data, range(frames.SHORT)))
+        """By the size of the data."""
+
+    def until_data(self, size: int) -> bytes:
+        return self.headers + frames.start(size, frames.DATA, 0)
 
 
 class Sender:

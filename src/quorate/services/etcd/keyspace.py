@@ -11,7 +11,7 @@ present need not look at what is gone.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Final, TypeVar
 from zlib import crc32
@@ -91,6 +91,44 @@ class Keyspace:
     # --- changes ---
 
     def put(self, key: bytes, value: bytes, lease: int, revision: int) -> None:
+        self.history.append(self._change(key, value, lease, revision))
+
+    def put_all(self, puts: Sequence[tuple[bytes, bytes]], revision: int) -> None:
+        """(key, value) each, without leases.  The first takes `revision`, and every other one the next after it."""
+        shards, older_shards = self.shards, self._older
+        sizes = self.sizes
+        versions: list[Version] = []
+        ends: list[int] = []
+        size = forgettable = 0
+        before = sizes.forgettable
+        for key, value in puts:
+            number = crc32(key) & _MASK
+            shard = shards[number]
+            latest = shard.get(key)
+            if latest is None or not latest.version or latest.lease:
+                version = self._change(key, value, 0, revision)
+                before = sizes.forgettable
+            else:
+                # What `_change` does with a key that is there: most puts are such.
+                key = latest.key
+                shard[key] = version = Version(key, value, latest.create_revision, revision, latest.version + 1, 0)
+                older = older_shards[number].get(key)
+                if older is None:
+                    older_shards[number][key] = [latest]
+                else:
+                    older.append(latest)
+                overhead = VERSION_OVERHEAD_BYTES + len(key)
+                size += overhead + len(value)
+                forgettable += overhead + len(latest.value)
+            versions.append(version)
+            ends.append(before + forgettable)
+            revision += 1
+        sizes.add(size, forgettable)
+        sizes.end_revisions(ends)
+        self.history.extend(versions)
+
+    def _change(self, key: bytes, value: bytes, lease: int, revision: int) -> Version:
+        """All of a put but for the history."""
         number = crc32(key) & _MASK
         shard = self.shards[number]
         latest = shard.get(key)
@@ -117,7 +155,7 @@ class Keyspace:
         self.sizes.add(VERSION_OVERHEAD_BYTES + len(key) + len(value), forgettable)
         if lease:
             self.leases[lease].keys.add(key)
-        self.history.append(version)
+        return version
 
     def _retire(self, number: int, latest: Version) -> None:
         """Another version is going to be the latest."""

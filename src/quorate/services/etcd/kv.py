@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from quorate.net.grpc.calls import Call
 from quorate.services.etcd import checks, commands, reading_in_pieces
+from quorate.services.etcd.encoding import read_two_fields
 from quorate.services.etcd.errors import EtcdError
 from quorate.services.etcd.etcd_pb2 import (
     CompactionRequest,
@@ -44,6 +45,11 @@ class KeyCalls:
         }
 
     def put(self, call: Call, message: bytes) -> None:
+        plain = read_two_fields(message, 0)
+        if plain is not None and plain[0]:
+            # A key and a value, and nothing else: there is nothing to check.
+            self._proposer.propose(commands.PUT + message, call)
+            return
         request = decode(PutRequest, call, message)
         if request is not None and _passes(call, checks.check_put(request)):
             self._proposer.propose(commands.PUT + message, call)

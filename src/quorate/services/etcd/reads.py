@@ -109,12 +109,11 @@ class Reads:
     def _answer(self, call: Call, result: Result) -> int:
         """Answer with what was read; the number of bytes."""
         self.count += 1
-        revision, body, error = result
-        if error is None:
-            call.reply(self._header.write(revision) + body)
+        if result.error is None:
+            call.reply(self._header.write(result.revision) + result.body)
         else:
-            call.fail(*error.value)
-        return len(body)
+            call.fail(*result.error.value)
+        return len(result.body)
 
     def submit(self) -> None:
         """At the end of a turn: a barrier for all that came in it, and more of what may be answered."""

@@ -6,12 +6,12 @@ is the header's bytes (`header.HeaderWriter`) followed by `Result.body`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from quorate.services.etcd.errors import EtcdError
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, frozen=True, gc=False):
     """What came of a command, or of a read."""
 
     revision: int

@@ -176,11 +176,10 @@ class Submissions:
             if isinstance(waiter, Proposal):
                 waiter.applied(result)
                 continue
-            revision, body, error = result
-            if error is None:
-                waiter.reply(write_header(revision) + body)
+            if result.error is None:
+                waiter.reply(write_header(result.revision) + result.body)
             else:
-                waiter.fail(*error.value)
+                waiter.fail(*result.error.value)
         self._came_back(len(waiters))
 
     def _came_back(self, count: int) -> None:
