@@ -14,6 +14,7 @@ from quorate.consensus.replica import (
     Event,
     InstallSnapshot,
     Leadership,
+    NodeId,
     PeerLost,
     Persisted,
     Propose,
@@ -55,6 +56,7 @@ from quorate.consensus.zab.messages import (
 from quorate.simulation.durable_records import DurableRecords
 from tests.consensus.groups import NUMBERS, bear, elect, entries_of, events_of, group, settle
 from tests.consensus.lab import Lab
+from tests.consensus.script import EvenlySpread, Script
 
 ENTRIES = st.lists(entries_of(NUMBERS), max_size=3).map(tuple)
 VOTES = st.builds(Vote, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -170,6 +172,35 @@ def test_who_stands_aside_is_behind_everybody_whatever_its_history() -> None:
     """Where the better history may go first, the other servers may be without a leader for minutes."""
     assert Vote(9, 9, 9, 5, aside=True) < Vote(0, 0, 0, 1)
     assert Vote(9, 9, 9, 1, aside=True) > Vote(9, 9, 8, 5, aside=True)
+
+
+class Drawn(EvenlySpread):
+    """Election timeouts as chance has it."""
+
+    def __init__(self, node: NodeId, nodes: int) -> None:
+        super().__init__(node, nodes)
+        self.randrange = Random(f"timeouts of {node}").randrange  # type: ignore[method-assign]
+
+
+def test_who_reach_one_another_find_a_leader_though_a_better_history_reaches_only_one_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1, 2 and 3 are a majority of five.  4 has one entry more, and 3 tells 1 and 2 of its vote."""
+    monkeypatch.setattr("tests.consensus.script.EvenlySpread", Drawn)
+    script = Script(PROTOCOL, PROTOCOL.state_at)
+    for command in (
+        *("start 5", "tick 5", "settle", "propose 5 a", "settle"),
+        *("partition 4 | 1,2", "run 2000", "propose 5 b"),
+        *("drop 5->1", "drop 5->2", "drop 5->3", "deliver 5->4", "persist 4", "crash 5"),
+        *("lost 3 5", "lost 4 5", "deliver 4->3", "lost 1 5", "lost 2 5", "settle"),
+    ):
+        script.command(f"quietly {command}")
+    lab = script.lab
+    assert lab is not None
+    began_ms = lab.now_ms
+    while not {1, 2, 3} & set(lab.leaders()):
+        assert lab.now_ms < began_ms + 5_000
+        script.command("quietly run 100")
 
 
 def test_a_better_history_that_is_not_needed_for_a_quorum_is_left_out_of_account() -> None:
