@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from examples.tcp_lock.server import CLIENT_PORT
+from examples.tcp_lock.server import CLIENT_PORT, LEASE_S, end_if_silent
 
 
 class LockLost(Exception):
@@ -62,9 +62,12 @@ class LockClient:
             for _ in self._servers:
                 self._servers.append(self._servers.pop(0))
                 host, _, port = self._servers[0].rpartition(":")
-                with suppress(OSError):
-                    self._reader, self._writer = await asyncio.open_connection(host, int(port))
+                with suppress(OSError, TimeoutError):
+                    opening = asyncio.open_connection(host, int(port))
+                    self._reader, self._writer = await asyncio.wait_for(opening, LEASE_S)
                     break
+            if self._writer is not None:
+                end_if_silent(self._writer, LEASE_S)
         if self._reader is None or self._writer is None:
             raise LockLost("no server can be reached")
         self._writer.write(f"LOCK {name}\n".encode())

@@ -35,6 +35,17 @@ MAX_UNREAD_BYTES = 1 << 16
 LEAVING_S = 1.0
 PEER_PORT, CLIENT_PORT = 7100, 7200
 """Of node 0 on one machine."""
+LEASE_S = 5.0
+
+
+def end_if_silent(writer: asyncio.StreamWriter, lease_s: float) -> None:
+    """Have the kernel end the connection when the other machine is gone, which nobody else would notice."""
+    connection = writer.get_extra_info("socket")
+    seconds = max(1, int(lease_s))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000 * seconds)
 
 
 class LockServer:
@@ -73,21 +84,12 @@ class LockServer:
             await asyncio.wait(self.handlers, timeout=limit_s)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.watch(writer)
+        end_if_silent(writer, self.lease_ms / 1000)
         connection = Connection(self, reader, writer)
         task: asyncio.Task[None] = start(self.handle(connection))
         self.handlers[task] = connection
         task.add_done_callback(self.handlers.pop)
         await task
-
-    def watch(self, writer: asyncio.StreamWriter) -> None:
-        """Have the kernel end the connection when the client's machine is gone, which nobody else would notice."""
-        client = writer.get_extra_info("socket")
-        seconds = max(1, self.lease_ms // 1000)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000 * seconds)
 
     async def handle(self, connection: Connection) -> None:
         try:
@@ -296,7 +298,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of this node (default: tcp-lock-data/node-N)")
     parser.add_argument("--protocol", default="paxos", choices=("raft", "paxos", "zab"))
     parser.add_argument(
-        "--lease", type=seconds, default=5.0, help="seconds that a dead node's clients keep their locks"
+        "--lease", type=seconds, default=LEASE_S, help="seconds that a dead node's clients keep their locks"
     )
     arguments = parser.parse_args()
     arguments.listen = arguments.listen or ("127.0.0.1", CLIENT_PORT + arguments.node)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from examples.tcp_lock.client import LockClient
 from examples.tcp_lock.locks import AlreadyAsked, Locks, NoSession, NotAsked
 
 import quorate
@@ -132,3 +134,28 @@ def test_the_lock_is_held_by_one_at_a_time_under_all_faults_on_paxos(simulate: S
         client=use_lock, model="lock", state_machine=Locks, protocol="paxos", seeds=[3, 4], duration_s=8, clients=3
     )
     assert coverage["acquire"] and coverage["release"] and coverage["waited"] and coverage["given up"]
+
+
+def test_a_client_has_tcp_watch_a_server_whose_machine_may_vanish() -> None:
+    """A server that says nothing is waited for, since the queue may be long: only TCP can tell that nobody is there."""
+
+    async def ask() -> None:
+        asked = asyncio.Event()
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert await reader.readline() == b"LOCK door\n"
+            asked.set()
+
+        server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+        client = LockClient([f"127.0.0.1:{server.sockets[0].getsockname()[1]}"])
+        waiting = asyncio.create_task(client.lock("door").__aenter__())
+        await asyncio.wait_for(asked.wait(), 10)
+        assert client._writer is not None
+        connection = client._writer.get_extra_info("socket")
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        server.close()
+
+    asyncio.run(ask())
