@@ -62,12 +62,12 @@ class LockClient:
             for _ in self._servers:
                 self._servers.append(self._servers.pop(0))
                 host, _, port = self._servers[0].rpartition(":")
-                with suppress(OSError, TimeoutError):
+                with suppress(OSError):
                     opening = asyncio.open_connection(host, int(port))
-                    self._reader, self._writer = await asyncio.wait_for(opening, LEASE_S)
+                    reader, writer = await asyncio.wait_for(opening, LEASE_S)
+                    end_if_silent(writer, LEASE_S)
+                    self._reader, self._writer = reader, writer
                     break
-            if self._writer is not None:
-                end_if_silent(self._writer, LEASE_S)
         if self._reader is None or self._writer is None:
             raise LockLost("no server can be reached")
         self._writer.write(f"LOCK {name}\n".encode())

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from quorate.comparison.commits import CommitFigures, CommitSize, measure_commits, quantile
+from quorate.comparison.commits import CommitFigures, CommitSize, _Trial, measure_commits, quantile
 from quorate.comparison.profiles import CONTINENTS, PROFILES, SLOW_NODE, STEPS, VARIANTS, Profile
-from quorate.comparison.stage import Setting
+from quorate.comparison.stage import NoLeader, Setting
+from quorate.net.grpc.status import Code, GrpcError
 
 SMALL = CommitSize(requests=6, loaded_writes=80)
 PROCESSORS_MS = 1.0
@@ -89,3 +90,33 @@ def test_flexible_quorums_always_meet(nodes: int) -> None:
     assert sum(sizes) == nodes + 1
     assert sizes[1] == (nodes // 2 + 1) - 1
     VARIANTS["flexible"].build(nodes)
+
+
+@pytest.mark.parametrize("ends", ["with an error", "unnoticed"])
+def test_a_trial_whose_leadership_ends_is_drawn_again(ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, seeds = _Trial.figures, []
+
+    def disturbed(trial: _Trial) -> CommitFigures:
+        on = trial._on
+        seeds.append(on.setting.seed)
+        figures = measure(trial)
+        if len(seeds) == 1:
+            on.lead_from(1)
+            if ends == "with an error":
+                raise GrpcError(Code.UNAVAILABLE, "etcdserver: leader changed")
+            on.lead_from(0)
+        return figures
+
+    monkeypatch.setattr(_Trial, "figures", disturbed)
+    assert commits("raft").quorum_round_trip_ms == 100
+    assert seeds == ["0", "0/1"]
+
+
+def test_where_no_leadership_lasts_the_comparison_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(trial: _Trial) -> CommitFigures:
+        raise GrpcError(Code.UNAVAILABLE, "etcdserver: leader changed")
+
+    monkeypatch.setattr(_Trial, "figures", refused)
+    monkeypatch.setattr("quorate.comparison.commits.MAX_DRAWS", 2)
+    with pytest.raises(NoLeader, match="2 trials"):
+        commits("raft")

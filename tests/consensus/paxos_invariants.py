@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from quorate.consensus.core import QuorumOf
 from quorate.consensus.membership import Configuration
 from quorate.consensus.records import Entry
 from quorate.consensus.replica import Effects, Event, NodeId, Send
-from quorate.simulation.paxos_group import PaxosGroup, QuorumOf
+from quorate.simulation.paxos_group import PaxosGroup
 from quorate.simulation.paxos_invariants import PaxosInvariants
 from tests.consensus.invariants import Invariants
 from tests.consensus.lab import Lab, Server

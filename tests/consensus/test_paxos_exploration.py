@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from quorate.consensus.core import QuorumOf
 from quorate.consensus.membership import Configuration
 from quorate.consensus.paxos import PROTOCOL, flexible
 from quorate.consensus.replica import ConsensusProtocol
 from quorate.quorums import Flexible, PhasedQuorum
-from quorate.simulation.paxos_group import QuorumOf
 from tests.consensus.exploration import CLIMATES, Walk
 from tests.consensus.lab import Lab
 from tests.consensus.paxos_invariants import PaxosInLab

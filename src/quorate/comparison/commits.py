@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-from quorate.comparison.stage import Setting, Stage, ask_at_once, ask_in_turn, connect, get, in_peace, put, stage
+from quorate.comparison.stage import (
+    NoLeader,
+    Setting,
+    Stage,
+    ask_at_once,
+    ask_in_turn,
+    connect,
+    get,
+    in_peace,
+    put,
+    stage,
+)
 from quorate.consensus.replica import NodeId
 from quorate.net.grpc.client import Channel
+from quorate.net.grpc.status import Code, GrpcError
 from quorate.simulation.machine import Machine
 
 LEADER: NodeId = 0
 IDLE_S = 8.0
 KEY = b"key"
 WRITERS = 64
+MAX_DRAWS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +89,29 @@ def times_of(took_s: Sequence[float]) -> Times:
 
 @in_peace
 def measure_commits(setting: Setting, size: CommitSize) -> CommitFigures:
-    with stage(setting) as on:
-        return _Trial(on, size).figures()
+    """Of one leadership: lossy links may end it, and what a trial says then is no commit's price.  So another is drawn.
+
+    Raises NoLeader where no leadership lasts for as long as a trial.
+    """
+    for draw in range(MAX_DRAWS):
+        drawn = replace(setting, seed=f"{setting.seed}/{draw}") if draw else setting
+        with stage(drawn) as on:
+            figures = _figures(on, size)
+        if figures is not None:
+            return figures
+    raise NoLeader(f"{setting}: the leadership changed in each of {MAX_DRAWS} trials")
+
+
+def _figures(on: Stage, size: CommitSize) -> CommitFigures | None:
+    """None where the leadership did not last."""
+    generation = on.generation(LEADER)
+    try:
+        figures = _Trial(on, size).figures()
+    except GrpcError as error:
+        if error.code is not Code.UNAVAILABLE:
+            raise
+        return None
+    return figures if generation is not None and on.generation(LEADER) == generation else None
 
 
 class _Trial:

@@ -17,7 +17,6 @@ from quorate.comparison.profiles import Profile, Variant
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import ConsensusProtocol, NodeId
 from quorate.net.grpc.client import Channel
-from quorate.net.grpc.status import Code, GrpcError
 from quorate.node.config import LimitsConfig, StorageConfig
 from quorate.services.etcd.etcd_pb2 import PutRequest, RangeRequest
 from quorate.services.etcd.options import EtcdOptions
@@ -37,8 +36,6 @@ LEADER_LIMIT_S: Final = 120.0
 SETTLING_S: Final = 3.0
 """After which the leader's measures of round trips have reached the others, and links are up."""
 LONGEST_PAUSE_S: Final = 0.1
-MAX_TRIES: Final = 20
-RETRY_S: Final = 0.2
 VALUE: Final = b"v" * 100
 PUT: Final = "/etcdserverpb.KV/Put"
 RANGE: Final = "/etcdserverpb.KV/Range"
@@ -196,6 +193,11 @@ class Stage:
         assert leader is not None
         return leader
 
+    def generation(self, node: NodeId) -> int | None:
+        """Of the leadership of this node; None where it does not lead."""
+        group = self.cluster.group(node)
+        return group.leadership.generation if group is not None and group.leads() else None
+
 
 @contextmanager
 def stage(setting: Setting) -> Iterator[Stage]:
@@ -240,26 +242,10 @@ async def connect(node: NodeId) -> Channel:
     return channel
 
 
-async def ask(channel: Channel, method: str, message: bytes) -> None:
-    """Until there is an answer: on lossy links a leader may be lost, and its clients are told to ask again.
-
-    Raises GrpcError where there is none after so many tries, or a reason that asking again does not change.
-    """
-    for tries_left in range(MAX_TRIES - 1, -1, -1):
-        try:
-            await channel.unary(method, message, 60.0)
-        except GrpcError as error:
-            if error.code not in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) or not tries_left:
-                raise
-            await asyncio.sleep(RETRY_S)
-        else:
-            return
-
-
 async def ask_in_turn(
     machine: Machine, channel: Channel, requests: Sequence[tuple[str, bytes]], random: Random
 ) -> list[float]:
-    """How long each took, one after the other, in seconds.  Raises GrpcError as `ask` does.
+    """How long each took, one after the other, in seconds.  Raises GrpcError.
 
     After pauses by chance: what one lost packet holds up is to meet few of them, and no rhythm to fit the heartbeats'.
     """
@@ -267,7 +253,7 @@ async def ask_in_turn(
     for method, message in requests:
         await asyncio.sleep(random.uniform(0.0, LONGEST_PAUSE_S))
         began_s = machine.loop.time()
-        await ask(channel, method, message)
+        await channel.unary(method, message, 60.0)
         took_s.append(machine.loop.time() - began_s)
     return took_s
 
@@ -278,6 +264,6 @@ async def ask_at_once(channels: Sequence[Channel], requests: Sequence[tuple[str,
 
     async def write(channel: Channel) -> None:
         for method, message in left:
-            await ask(channel, method, message)
+            await channel.unary(method, message, 60.0)
 
     await asyncio.gather(*(write(channels[number % len(channels)]) for number in range(writers)))

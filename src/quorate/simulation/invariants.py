@@ -143,7 +143,8 @@ class GroupInvariants:
         self.committed: list[Entry] = []
         """The history that must never change: the entry of position p is at p - 1."""
         self._committed_in: list[int] = []
-        """Of each of `committed`, the generation of the node that took it for committed first."""
+        """Of each of `committed`, the generation of the node that took it for committed first, in that step; its own,
+        where somebody knew of the commit who had not heard of that yet."""
         self.counts = Counts()
         self.views: dict[NodeId, NodeView] = {}
         """By node, what is known of its present folder."""

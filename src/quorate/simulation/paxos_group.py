@@ -10,17 +10,14 @@ It differs from a log without holes in this:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
+from quorate.consensus.core import QuorumOf
 from quorate.consensus.membership import Configuration, decode_configuration, is_configuration
 from quorate.consensus.records import Entry, Record, Recovered, SaveEntry
 from quorate.consensus.replica import InstallSnapshot, NodeId
-from quorate.quorums import PhasedQuorum
 from quorate.simulation.invariants import GroupInvariants, NodeView, brief
 from quorate.simulation.violation import Violation
-
-QuorumOf: TypeAlias = Callable[[Configuration], PhasedQuorum]
 
 
 class PaxosGroup(GroupInvariants):

@@ -7,11 +7,11 @@ from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
 from quorate.consensus.membership import Configuration
+from quorate.consensus.paxos import quorums_of_size
 from quorate.consensus.replica import Effects, Event, NodeId, Status
 from quorate.node.protocols import quorum_sizes
-from quorate.quorums import Flexible, Nobody, PhasedQuorum
 from quorate.simulation.invariants import GroupInvariants
-from quorate.simulation.paxos_group import PaxosGroup, QuorumOf
+from quorate.simulation.paxos_group import PaxosGroup
 from quorate.simulation.paxos_invariants import EXERCISED as PAXOS_COUNTS
 from quorate.simulation.paxos_invariants import PaxosInvariants
 from quorate.simulation.raft_invariants import RaftInvariants
@@ -49,17 +49,6 @@ def watch(protocol_name: str, voters: Sequence[NodeId]) -> Watch:
     if protocol_name == "zab":
         group = GroupInvariants(voters, CLOCK_SLACK_S)
         return group, ZabInvariants(group)
-    paxos = PaxosGroup(voters, CLOCK_SLACK_S, _quorums_of(protocol_name))
-    return paxos, PaxosInvariants(paxos)
-
-
-def _quorums_of(protocol_name: str) -> QuorumOf:
     sizes = quorum_sizes(protocol_name)
-    if sizes is None:
-        return Configuration.quorum
-
-    def quorum_of(configuration: Configuration) -> PhasedQuorum:
-        voters = tuple(configuration.voters)
-        return Flexible(voters, *sizes) if voters else Nobody()
-
-    return quorum_of
+    paxos = PaxosGroup(voters, CLOCK_SLACK_S, Configuration.quorum if sizes is None else quorums_of_size(*sizes))
+    return paxos, PaxosInvariants(paxos)

@@ -79,6 +79,17 @@ def test_golden_bytes_of_a_unary_answer() -> None:
     )
 
 
+def test_an_answer_larger_than_any_frame_may_be_arrives() -> None:
+    answer = bytes((1 << 24) + 1)
+    pair = Pair()
+    stream_id = pair.client.open_stream(REQUEST, True)
+    pair.run()
+    pair.server.send_response(stream_id, WHOLE, answer)
+    pair.run()
+    parts = [event.data for event in pair.client_events if isinstance(event, DataReceived)]
+    assert b"".join(parts) == answer
+
+
 def test_a_unary_call() -> None:
     pair = Pair()
     pair.run()

@@ -122,6 +122,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from quorate.consensus.core import QuorumOf
 from quorate.consensus.membership import Configuration
 from quorate.consensus.paxos.ballots import describe
 from quorate.consensus.paxos.hard_state import generation_of, state_at
@@ -142,15 +143,22 @@ PROTOCOL = ConsensusProtocol(
 )
 
 
+def quorums_of_size(phase_1_size: int, phase_2_size: int) -> QuorumOf:
+    """Of any such number of voters, instead of majorities."""
+
+    def quorum_of(configuration: Configuration) -> PhasedQuorum:
+        voters = tuple(configuration.voters)
+        return Flexible(voters, phase_1_size, phase_2_size) if voters else Nobody()
+
+    return quorum_of
+
+
 def flexible(phase_1_size: int, phase_2_size: int) -> ConsensusProtocol:
     """Multi-Paxos with quorums of these sizes: small ones of phase 2 for fast writes, then large ones of phase 1.
 
     Building a replica raises ValueError (`quorums.Flexible`) where quorums of the two phases need not meet.
     """
-
-    def quorum_of(configuration: Configuration) -> PhasedQuorum:
-        voters = tuple(configuration.voters)
-        return Flexible(voters, phase_1_size, phase_2_size) if voters else Nobody()
+    quorum_of = quorums_of_size(phase_1_size, phase_2_size)
 
     def build(config: ReplicaConfig, recovered: Recovered, random: RandomSource, now_ms: int) -> Replica:
         return PaxosReplica(config, recovered, random, now_ms, quorum_of)

@@ -68,7 +68,6 @@ class Rejected(PaxosMessage, frozen=True, array_like=True, tag=True, gc=False):
 AnyMessage: TypeAlias = Prepare | Promise | Accept | Accepted | Rejected
 ToAcceptor: TypeAlias = Prepare | Accept
 ToProposer: TypeAlias = Promise | Rejected
-ToLearner: TypeAlias = Accepted
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,8 @@ class Connection:
         self._resets = Budget(limits.reset_burst, limits.reset_rate)
         self._events: list[Event] = []
         self._openings: dict[int, RequestReceived] = {}
-        """Of `_events`, those without any data yet, by stream: a whole body is put into them."""
+        """Of `_events`, those that came without data, by stream.  A body that comes whole (nothing of it was received
+        before) is put into its request's."""
 
         self._reader = FrameReader(limits, self._is_server)
         self._has_started = False
@@ -140,7 +141,6 @@ class Connection:
             return
         sender = self._sender
         size = len(data)
-        until_data = form.until_short_data[size] if size < frames.SHORT else form.until_data(size)
         if (
             size > sender.window
             or size > stream.send_window
@@ -153,6 +153,7 @@ class Connection:
             return
         sender.window -= size
         sender.useful_frames += 1
+        until_data = form.until_short_data[size] if size < frames.SHORT else form.until_data(size)
         parts = (form.start, until_data, data + form.before_trailers, form.trailers)
         sender.chunks.append(frames.UINT32.pack(stream_id).join(parts))
         if stream.is_remote_open:
@@ -273,7 +274,8 @@ class Connection:
         """
         if self._has_failed:
             return []
-        self._events = events = list[Event]()
+        events: list[Event] = []
+        self._events = events
         self._openings.clear()
         self._control.refill(now_s, self._sender.useful_frames * _EARNED_PER_FRAME)
         self._resets.refill(now_s)

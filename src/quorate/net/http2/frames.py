@@ -56,7 +56,7 @@ def settings(values: Iterable[tuple[int, int]]) -> bytes:
 SETTINGS_ACK = HEAD.pack(SETTINGS, ACK, 0)
 
 
-def start(size: int, kind: int, flags: int) -> bytes:
+def start_of(size: int, kind: int, flags: int) -> bytes:
     """A frame's first bytes, up to the stream id."""
     return HEAD.pack(size << 8 | kind, flags, 0)[:5]
 

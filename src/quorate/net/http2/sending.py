@@ -54,15 +54,15 @@ class ResponseForm:
         assert max(len(headers), len(trailers)) <= frames.DEFAULT_FRAME_BYTES, "what any peer takes in one frame"
         self.headers: Final = headers
         self.trailers: Final = trailers
-        self.start: Final = frames.start(len(headers), frames.HEADERS, frames.END_HEADERS)
-        self.before_trailers: Final = frames.start(
+        self.start: Final = frames.start_of(len(headers), frames.HEADERS, frames.END_HEADERS)
+        self.before_trailers: Final = frames.start_of(
             len(trailers), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM
         )
         self.until_short_data: Final = tuple(map(self.until_data, range(frames.SHORT)))
         """By the size of the data."""
 
     def until_data(self, size: int) -> bytes:
-        return self.headers + frames.start(size, frames.DATA, 0)
+        return self.headers + frames.start_of(size, frames.DATA, 0)
 
 
 class Sender:

@@ -286,9 +286,9 @@ class Store:
     def _put_all(self, puts: Sequence[tuple[bytes, bytes]]) -> list[Result]:
         """Each is a change of its own.  Most of all commands come this way, and much together."""
         size_bytes = sum(map(len, chain.from_iterable(puts))) + VERSION_OVERHEAD_BYTES * len(puts)
-        if self._lacks_space(size_bytes) and len(puts) > 1:
-            return [result for put in puts for result in self._put_all((put,))]
         if self._lacks_space(size_bytes):
+            if len(puts) > 1:
+                return [result for put in puts for result in self._put_all((put,))]
             return [self._refuse(EtcdError.NO_SPACE)]
         first = self.revision + 1
         self._keyspace.put_all(puts, first)

@@ -18,7 +18,6 @@ from quorate.simulation.workload_etcd.client import Client
 from quorate.simulation.workload_etcd.values import put_of, use_register
 
 TTLS_S: Final = (2, 5)
-MOST_KEYS: Final = 4
 MOST_UNDER_WAY: Final = 12
 """Keep-alives of one lease that wait for their answers."""
 LATE_S: Final = (-0.005, 0.055)
