@@ -1,9 +1,11 @@
 """etcd 3.4 and Quorate under the same load, in turn, on this machine: `python bench/etcd.py --help`.
 
-Three nodes each on loopback, with their defaults, so that both sync before they acknowledge.  The load generator is
-nghttp's `h2load`, which competes with the servers for a small machine's cores.  One h2load writes one key: so there is
-one key by default, and `--keys 8` starts eight h2load of an eighth of the connections each (the loads of one connection
-have one key all the same).  All requests go to the leader's node unless `--target follower` says otherwise.
+Three nodes each on loopback, with their defaults, so that both sync before they acknowledge.  Case follows case, one
+cluster up for it and then the other, so that a machine whose speed changes within minutes does both alike.  The load
+generator is nghttp's `h2load`, which competes with the servers for a small machine's cores.  One h2load writes one
+key: so there is one key by default, and `--keys 8` starts eight h2load of an eighth of the connections each (the loads
+of one connection have one key all the same).  All requests go to the leader's node unless `--target follower` says
+otherwise.
 
 h2load sees no gRPC status.  That the requests did what they should is seen by the revision before and after, and by
 the size of the answers.
@@ -15,8 +17,9 @@ import argparse
 import contextlib
 import math
 import os
+import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +40,9 @@ LEAST_RATIOS = {("put", SMALL, "8x32"): 4.0, ("range", SMALL, "8x32"): 4.0}
 """Of Quorate's throughput to etcd's."""
 MOST_LATENCY_RATIOS = {("put", SMALL, "1x1"): 0.5, ("range", SMALL, "1x1"): 0.5}
 """Of Quorate's median latency to etcd's."""
+
+
+Builder = Callable[[Path], Cluster]
 
 
 @dataclass(frozen=True)
@@ -127,18 +133,35 @@ def run_case(cluster: Cluster, case: Case, arguments: argparse.Namespace, folder
     return load
 
 
-def measure(cluster: Cluster, cases: Sequence[Case], arguments: argparse.Namespace, folder: Path) -> dict[Case, Load]:
-    results = {}
-    for case in cases:
-        wait_idle()
-        load = run_case(cluster, case, arguments, folder)
-        print(
-            f"{cluster.name:>8}  {case!s:<22} {load.per_second:>9,.0f}/s  p50 {load.p50_us:>7,.0f} µs"
-            f"  p99 {load.p99_us:>8,.0f} µs",
-            flush=True,
-        )
-        results[case] = load
-    return results
+@contextlib.contextmanager
+def fresh(build: Builder, folder: Path) -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(dir=folder) as own, build(Path(own)) as cluster:
+        yield cluster
+
+
+def measure(
+    builders: Sequence[Builder], cases: Sequence[Case], arguments: argparse.Namespace, folder: Path
+) -> dict[str, dict[Case, Load]]:
+    loads: dict[str, dict[Case, list[Load]]] = {}
+    for _ in range(arguments.rounds):
+        for case in cases:
+            for build in builders:
+                with fresh(build, folder) as cluster:
+                    wait_idle()
+                    load = run_case(cluster, case, arguments, folder)
+                print(
+                    f"{cluster.name:>8}  {case!s:<22} {load.per_second:>9,.0f}/s  p50 {load.p50_us:>7,.0f} µs"
+                    f"  p99 {load.p99_us:>8,.0f} µs",
+                    flush=True,
+                )
+                loads.setdefault(cluster.name, {}).setdefault(case, []).append(load)
+    return {name: {case: median(rounds) for case, rounds in found.items()} for name, found in loads.items()}
+
+
+def median(loads: Sequence[Load]) -> Load:
+    """Of each figure."""
+    rows = [msgspec.structs.astuple(load) for load in loads]
+    return Load(*map(statistics.median, zip(*rows, strict=True)))
 
 
 def measure_fan_out(cluster: Cluster, watchers: int, seconds: float) -> fanout.FanOut:
@@ -184,6 +207,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5, help="length of each measurement (default 5)")
     parser.add_argument("--warmup", type=int, default=2, help="load before each, not measured (default 2)")
+    parser.add_argument("--rounds", type=int, default=1, help="of all cases; medians of them are compared (default 1)")
     parser.add_argument("--only", metavar="WORDS", help="cases whose name contains a word: put,range-100-8x32,watch")
     parser.add_argument("--quick", action="store_true", help="only the cases that have a target")
     parser.add_argument("--keys", type=int, default=1, help="different keys, each of an h2load of its own (default 1)")
@@ -202,21 +226,22 @@ def main() -> None:
     arguments = parse_arguments()
     cases = chosen_cases(arguments.only, arguments.quick)
     fans_out = not arguments.quick if arguments.only is None else "watch" in arguments.only.split(",")
+    if fans_out and arguments.watchers % fanout.CONNECTIONS:
+        raise BenchmarkError(f"--watchers {arguments.watchers}: they share {fanout.CONNECTIONS} connections evenly")
     if not cases and not fans_out:
         raise BenchmarkError(f"--only {arguments.only}: no such case; cases are named like put-100-8x32, and watch")
-    results: dict[str, dict[Case, Load]] = {}
     fans: dict[str, fanout.FanOut] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-etcd-", dir=arguments.data)))
-        builders: list[Callable[[], Cluster]] = []
+        builders: list[Builder] = []
         if not arguments.skip_etcd:
-            builders.append(lambda: EtcdCluster(folder, arguments.nodes))
+            builders.append(lambda own: EtcdCluster(own, arguments.nodes))
         if not arguments.skip_quorate:
-            builders.append(lambda: QuorateNodes(folder, arguments.nodes, "etcd", etcd_mode))
-        for build in builders:
-            with build() as cluster:
-                results[cluster.name] = measure(cluster, cases, arguments, folder)
-                if fans_out:
+            builders.append(lambda own: QuorateNodes(own, arguments.nodes, "etcd", etcd_mode))
+        results = measure(builders, cases, arguments, folder)
+        if fans_out:
+            for build in builders:
+                with fresh(build, folder) as cluster:
                     fans[cluster.name] = measure_fan_out(cluster, arguments.watchers, arguments.seconds)
     if len(results) == 2:
         print(f"\nagainst the {arguments.target}; {arguments.keys} key(s); the last ratios are Quorate's to etcd's\n")
