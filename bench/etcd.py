@@ -243,9 +243,10 @@ def main() -> None:
             for build in builders:
                 with fresh(build, folder) as cluster:
                     fans[cluster.name] = measure_fan_out(cluster, arguments.watchers, arguments.seconds)
-    if len(results) == 2:
+    if len(builders) == 2:
         print(f"\nagainst the {arguments.target}; {arguments.keys} key(s); the last ratios are Quorate's to etcd's\n")
-        print(table(results["etcd"], results["Quorate"], arguments.target == "leader"))
+        if cases:
+            print(table(results["etcd"], results["Quorate"], arguments.target == "leader"))
         if fans_out:
             theirs, ours = fans["etcd"], fans["Quorate"]
             print(

@@ -42,7 +42,7 @@ RANGE: Final = "/etcdserverpb.KV/Range"
 
 
 class NoLeader(Exception):
-    """The cluster has none, though nothing is in its way: a bug, of the cluster or of the trial."""
+    """The cluster has none, or none that lasts, though little is in its way: a bug, of the cluster or of the trial."""
 
 
 @dataclass(frozen=True, slots=True)
