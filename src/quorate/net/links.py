@@ -96,6 +96,10 @@ class PeerLink:
         if self.connected:
             self._queue.append(item)
 
+    @property
+    def has_queued(self) -> bool:
+        return bool(self._queue)
+
     def flush(self) -> None:
         """Everything queued goes out as one frame."""
         if not self._queue:
@@ -249,6 +253,11 @@ class Links:
         link = self.by_peer.pop(peer, None)
         if link is not None:
             link.remove()
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether something is queued for a peer."""
+        return any(link.has_queued for link in self.by_peer.values())
 
     def flush(self) -> None:
         """One frame to each peer that something is queued for."""

@@ -179,8 +179,9 @@ class Driver:
                 self._make_block()
             # While the disk is slow, what a quorum without this node has committed need not wait for it.
             self._apply()
-            if not self._sending:
+            if not self._sending and self._links.has_queued:
                 # The doors answer in the next turn, before this: a client waits, a follower's commit position does not.
+                # Only with something to send: what a later flush commits would leave with it, before its answers do.
                 self._sending = True
                 self._loop.call_soon(self._send)
             self._arm_timer()

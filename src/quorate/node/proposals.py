@@ -205,9 +205,9 @@ class Proposals:
         batch = forward.batch
         if leadership.role is Role.LEADER and leadership.generation == forward.generation:
             self._forwarded.append((sender, batch))
-            self._host.schedule()
         else:
             self._host.send(self._group_id, sender, ForwardRefused(batch.boot, batch.sequence, False))
+        self._host.schedule()
 
     # --- holding -----------------------------------------------------------------------------
 
