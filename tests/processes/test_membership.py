@@ -157,16 +157,16 @@ def test_members_come_and_go_under_load_and_kill_9(make_cluster: MakeCluster) ->
     change = Change(cluster, writers, chance)
     phase = 0
     with written(writers):
-        for number in (1, 2, 3, 4):
+        for number in (1, 2, 3):
             change.add(number)
     check_nothing_is_lost(cluster, writers)
     with written(writers):
         change.remove(cluster.leader())
         change.remove(chance.choice(cluster.followers()))
-        change.replace(chance.choice(cluster.nodes), 5)
+        change.replace(chance.choice(cluster.nodes), 4)
     check_nothing_is_lost(cluster, writers)
     deadline_s = time.monotonic() + LONGER_SECONDS
-    next_number = 6
+    next_number = 5
     while time.monotonic() < deadline_s:
         phase += 1
         for writer in writers:
@@ -239,8 +239,7 @@ def answering(frame: bytes) -> Iterator[str]:
 
 
 def members_as_told(cluster: Cluster) -> Any:
-    """`quorate member list`, but for what goes on by itself."""
-    succeed(cluster.command("member", "list"))
+    """Who the members are, but for what goes on by itself."""
     members = eventually(cluster.members, "a node says who the members are")
     return members["version"], members["cluster_id"], roles(members), [m["peer"] for m in members["members"]]
 
