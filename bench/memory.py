@@ -215,8 +215,14 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-memory-", dir=arguments.data)))
         if arguments.service == "etcd":
-            etcd = stack.enter_context(QuorateCluster(folder, arguments.nodes, service="etcd", ask=etcd_mode))
-            etcd_memory.measure(etcd, report, arguments.keys, folder)
+            folders = [folder / name for name in ("many", "few")]
+            for place in folders:
+                place.mkdir()
+            many, few = (
+                stack.enter_context(QuorateCluster(place, arguments.nodes, service="etcd", ask=etcd_mode))
+                for place in folders
+            )
+            etcd_memory.measure(many, few, report, arguments.keys, folder)
         else:
             cluster = stack.enter_context(QuorateCluster(folder, arguments.nodes))
             bench = Bench(cluster, LoadGenerator(folder), report, arguments.parents, arguments.children)
