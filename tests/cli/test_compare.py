@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from quorate.cli.compare import PROFILE_NAMES, VARIANT_NAMES
 from quorate.cli.compare_real import RealFigures, RealSize, measure_real
 from quorate.cli.compare_report import FIGURES, REPORT, as_json, write_report
-from quorate.cli.compare_tables import answers, sections_of
+from quorate.cli.compare_tables import answers, introduction, sections_of
 from quorate.cli.main import main
 from quorate.comparison.commits import CommitSize, Times
 from quorate.comparison.crashes import LIMIT_S, CrashFigures
@@ -63,6 +64,27 @@ def test_wrong_options(arguments: tuple[object, ...]) -> None:
     result = compare(*arguments)
     assert result.exit_code == 2
     assert "Error: Invalid value for" in result.output
+
+
+@pytest.mark.parametrize(
+    ("sizes", "problem"),
+    [("paxos:4+1", "must add up to more than 5"), ("paxos:6+1", "of 6 nodes is impossible with 5 voters")],
+)
+def test_sizes_of_quorums_that_so_many_nodes_cannot_have(sizes: str, problem: str) -> None:
+    result = compare("--protocol", "raft", "--protocol", sizes, "--nodes", 5)
+    assert result.exit_code == 2
+    assert sizes in result.output and problem in " ".join(result.output.split())
+
+
+def test_sizes_of_ones_own_are_measured_beside_the_rest() -> None:
+    choice = replace(CHOICE, variants=("flexible", "paxos:3+3"), nodes=5)
+    tasks = tasks_of(choice)
+    assert {task.variant for task in tasks} == {"flexible", "paxos:3+3"}
+    assert "paxos:3+3: Paxos that elects with 3 nodes and writes with 3" in introduction(choice)
+    # Two halves are of four nodes, which cannot have quorums of 5 and 1: left out for all, so that rows stay whole.
+    partitions = {task.partition for task in tasks} - {None}
+    fewer = tasks_of(replace(choice, variants=("flexible", "paxos:5+1")))
+    assert {task.partition for task in fewer} - {None} == partitions - {max(filter(None, partitions))}
 
 
 def test_every_figure_is_in_a_table(found: Found) -> None:

@@ -35,5 +35,5 @@ def test_figures_go_where_they_belong() -> None:
 
 
 def test_a_trial_that_fails_is_named() -> None:
-    with pytest.raises(TaskFailed, match=r"(?s)nonsense on \w+.*KeyError"):
-        compare(replace(TINY, variants=("nonsense",)), lambda done, tasks: None, processes=1)
+    with pytest.raises(TaskFailed, match=r"(?s)raft on nonsense, \w+.*KeyError"):
+        compare(replace(TINY, profiles=("nonsense",), variants=("raft",)), lambda done, tasks: None, processes=1)

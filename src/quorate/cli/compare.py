@@ -11,6 +11,7 @@ from quorate.cli.errors import CommandError, Interrupted
 from quorate.cli.plots import require_matplotlib
 from quorate.cli.progress import ProgressLine
 from quorate.node.config import MAX_MEMBERS
+from quorate.node.protocols import quorum_sizes
 
 PROFILE_NAMES = ("rack", "zones", "continents", "slow-node", "lossy")
 VARIANT_NAMES = ("raft", "paxos", "zab", "flexible")
@@ -23,17 +24,18 @@ Examples:
   quorate compare                                   everything; some minutes
   quorate compare --quick                           fewer of everything
   quorate compare --profile continents --no-real    one network, simulated only
-  quorate compare --protocol paxos --protocol flexible --nodes 7
+  quorate compare --protocol paxos --protocol paxos:5+3 --nodes 7
   quorate compare --output report                   also report/report.html, plots as SVG and PNG, figures.json
 
 \b
 Networks (--profile): rack, zones (three zones), continents (three continents), slow-node (one slow node in a
 rack), lossy (three zones, 1 % of packets lost). flexible is Paxos that writes with one node less than a
-majority and elects with as many more.
+majority and elects with as many more; paxos:4+2 elects with 4 nodes and writes with 2.
 
 \b
 Simulated figures come from whole nodes on a simulated network: the same seed gives the same figures. Real ones
-come from three nodes of each protocol on this machine, loaded in turn, with data in a folder that is removed.
+come from three nodes of each protocol on this machine, loaded in turn, with data in a folder that is removed;
+paxos:4+2 and its like are among them only with --nodes 3.
 
 \b
 Exit codes:
@@ -44,6 +46,13 @@ Exit codes:
 
 docs/choosing.md says what follows from the figures.
 """
+
+
+class VariantName(click.Choice[str]):
+    """Also paxos:4+2 and its like."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value if quorum_sizes(value) is not None else super().convert(value, param, ctx)
 
 
 @click.command(epilog=EPILOG)
@@ -57,9 +66,9 @@ docs/choosing.md says what follows from the figures.
 @click.option(
     "--protocol",
     "protocols",
-    type=click.Choice(VARIANT_NAMES),
+    type=VariantName(VARIANT_NAMES),
     multiple=True,
-    help="What to compare. May be given several times.  [default: all]",
+    help="What to compare, these or paxos:4+2 and its like. May be given several times.  [default: all of these]",
 )
 @click.option(
     "--nodes",
@@ -101,14 +110,19 @@ def compare(
     from quorate.comparison.commits import CommitSize
     from quorate.comparison.jobs import Choice, TaskFailed
     from quorate.comparison.jobs import compare as compare_simulated
-    from quorate.comparison.profiles import VARIANTS
+    from quorate.comparison.profiles import variant_of
 
     if output is not None:
         require_matplotlib()
     folder = _existing(output)
+    chosen = protocols or VARIANT_NAMES
+    own_sizes = tuple(name for name in dict.fromkeys(chosen) if name not in VARIANT_NAMES)
+    for name in own_sizes:
+        if (problem := variant_of(name).problem(nodes)) is not None:
+            raise click.BadParameter(f"{name} on {nodes} nodes: {problem}", param_hint="'--protocol'")
     choice = Choice(
         profiles=tuple(name for name in PROFILE_NAMES if name in (profiles or PROFILE_NAMES)),
-        variants=tuple(name for name in VARIANT_NAMES if name in (protocols or VARIANT_NAMES)),
+        variants=(*(name for name in VARIANT_NAMES if name in chosen), *own_sizes),
         nodes=nodes,
         seed=seed,
         commits=CommitSize(QUICK_REQUESTS, QUICK_LOADED) if quick else CommitSize(),
@@ -118,10 +132,11 @@ def compare(
     try:
         found = compare_simulated(choice, lambda done, tasks: line.show(lambda: f"simulated: {done} of {tasks} trials"))
         measured = []
-        if real:
+        # Sizes of quorums are meant for `nodes`.
+        titles = [variant_of(name).title(NODES) for name in choice.variants if nodes == NODES or name not in own_sizes]
+        if real and titles:
             size = RealSize(QUICK_ROUNDS, QUICK_KILLS) if quick else RealSize()
-            real_protocols = [VARIANTS[variant].title(NODES) for variant in choice.variants]
-            measured = measure_real(real_protocols, size, folder, lambda text: line.show(lambda: text))
+            measured = measure_real(list(dict.fromkeys(titles)), size, folder, lambda text: line.show(lambda: text))
     except (TaskFailed, RealFailed) as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from quorate.comparison.commits import CommitFigures, Times
 from quorate.comparison.crashes import LIMIT_S, Crash, CrashFigures, mean
 from quorate.comparison.jobs import Choice, Found
 from quorate.comparison.partitions import PartitionFigures, SideFigures
-from quorate.comparison.profiles import PROFILES, STEPS, VARIANTS
+from quorate.comparison.profiles import PROFILES, STEPS, variant_of
 
 WIDTH = 118
 STEP_ROUND_TRIP_MS = 2000 * STEPS.same_place_s[0]
@@ -48,15 +48,15 @@ def sections_of(choice: Choice, found: Found, real: Sequence[RealFigures]) -> li
 
 def titles(choice: Choice) -> Callable[[str], str]:
     """Variant to what it is called in tables."""
-    return lambda variant: VARIANTS[variant].title(choice.nodes)
+    return lambda variant: variant_of(variant).title(choice.nodes)
 
 
 def introduction(choice: Choice) -> str:
     lines = [f"{choice.nodes} nodes, seed {choice.seed}; node 0 leads where nothing else is said."]
     for variant in choice.variants:
-        sizes = VARIANTS[variant].sizes(choice.nodes)
+        sizes = variant_of(variant).sizes(choice.nodes)
         if sizes is not None:
-            name = VARIANTS[variant].title(choice.nodes)
+            name = variant_of(variant).title(choice.nodes)
             lines.append(
                 f"{name}: Paxos that elects with {sizes[0]} nodes and writes with {sizes[1]}; others, majorities."
             )

@@ -9,8 +9,8 @@ from typing import Final, TypeAlias
 
 from quorate.comparison.commits import CommitFigures, CommitSize, measure_commits
 from quorate.comparison.crashes import Crash, CrashFigures, measure_crashes
-from quorate.comparison.partitions import PartitionFigures, measure_partition, partitions_of
-from quorate.comparison.profiles import PROFILES, STEPS, VARIANTS
+from quorate.comparison.partitions import Partition, PartitionFigures, measure_partition, partitions_of
+from quorate.comparison.profiles import PROFILES, STEPS, VARIANTS, variant_of
 from quorate.comparison.stage import Setting
 from quorate.simulation.workers import Lost, Workers
 
@@ -44,7 +44,7 @@ class Task:
     """`STEPS.name`, or a name in PROFILES."""
     crash: Crash | None = None
     partition: int | None = None
-    """Index in `partitions_of`."""
+    """Index in `_partitions`."""
 
 
 @dataclass(slots=True)
@@ -76,10 +76,20 @@ def tasks_of(choice: Choice) -> list[Task]:
     ]
     tasks += [
         Task(choice, variant, PARTED_ON, partition=number)
-        for number in range(len(partitions_of(choice.nodes)))
+        for number in range(len(_partitions(choice)))
         for variant in choice.variants
     ]
     return tasks
+
+
+def _partitions(choice: Choice) -> list[Partition]:
+    """Without those of other clusters in which not all that is compared can have its quorums."""
+    variants = [variant_of(name) for name in choice.variants]
+    return [
+        partition
+        for partition in partitions_of(choice.nodes)
+        if all(variant.problem(partition.nodes or choice.nodes) is None for variant in variants)
+    ]
 
 
 PARTED_ON: Final = "rack"
@@ -91,11 +101,11 @@ def perform(task: Task) -> Figures:
     choice = task.choice
     profile = STEPS if task.profile == STEPS.name else PROFILES[task.profile]
     # The same seed for all variants: they meet the same delays as far as they do the same.
-    setting = Setting(VARIANTS[task.variant], choice.nodes, profile, f"{choice.seed}/{profile.name}")
+    setting = Setting(variant_of(task.variant), choice.nodes, profile, f"{choice.seed}/{profile.name}")
     if task.crash is not None:
         return measure_crashes(setting, task.crash, choice.crashes)
     if task.partition is not None:
-        partition = partitions_of(choice.nodes)[task.partition]
+        partition = _partitions(choice)[task.partition]
         nodes = partition.nodes or choice.nodes
         return measure_partition(Setting(setting.variant, nodes, profile, setting.seed), partition)
     return measure_commits(setting, choice.commits)
@@ -130,7 +140,7 @@ def _is_long(task: Task) -> bool:
 def _name(task: Task) -> str:
     what = task.crash.value if task.crash is not None else "commits"
     if task.partition is not None:
-        what = partitions_of(task.choice.nodes)[task.partition].name
+        what = _partitions(task.choice)[task.partition].name
     return f"{task.variant} on {task.profile}, {what}"
 
 

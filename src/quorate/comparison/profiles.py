@@ -13,6 +13,7 @@ from typing import TypeAlias
 from quorate.consensus.paxos import flexible
 from quorate.consensus.protocols import PROTOCOLS
 from quorate.consensus.replica import ConsensusProtocol
+from quorate.node.protocols import quorum_sizes
 from quorate.quorums import Flexible
 
 Bounds: TypeAlias = tuple[float, float]
@@ -104,14 +105,27 @@ class Variant:
     name: str
     protocol: str
     is_flexible: bool = False
+    given_sizes: tuple[int, int] | None = None
 
     def sizes(self, nodes: int) -> tuple[int, int] | None:
-        """(phase 1, phase 2) where they are no majorities: phase 2 one less than a majority, phase 1 the least that is
-        safe."""
+        """(phase 1, phase 2) where they are no majorities.
+
+        Of *flexible* phase 2 is one less than a majority, phase 1 the least that is safe.
+        """
         if not self.is_flexible:
-            return None
+            return self.given_sizes
         decision = max(1, nodes // 2)
         return nodes + 1 - decision, decision
+
+    def problem(self, nodes: int) -> str | None:
+        """Why so many nodes cannot have its quorums."""
+        sizes = self.sizes(nodes)
+        try:
+            if sizes is not None:
+                Flexible(tuple(range(nodes)), *sizes)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def title(self, nodes: int) -> str:
         """Also what a node is told with the setting `protocol`."""
@@ -119,11 +133,9 @@ class Variant:
         return self.protocol if sizes is None else f"{self.protocol}:{sizes[0]}+{sizes[1]}"
 
     def build(self, nodes: int) -> ConsensusProtocol:
+        """For nodes that can have its quorums; see `problem`."""
         sizes = self.sizes(nodes)
-        if sizes is None:
-            return PROTOCOLS[self.protocol]
-        Flexible(tuple(range(nodes)), *sizes)  # raises where the two need not meet
-        return flexible(*sizes)
+        return PROTOCOLS[self.protocol] if sizes is None else flexible(*sizes)
 
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
@@ -137,4 +149,13 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         )
     }
 )
-"""What `--protocol` may name."""
+"""What `--protocol` may name, beside paxos:4+2 and its like; see `variant_of`."""
+
+
+def variant_of(name: str) -> Variant:
+    """One of VARIANTS, or Paxos with quorums of sizes of one's own, by the setting `protocol` of a node that has them.
+
+    Raises KeyError.
+    """
+    sizes = quorum_sizes(name)
+    return VARIANTS[name] if sizes is None else Variant(name, name.partition(":")[0], given_sizes=sizes)
