@@ -190,7 +190,7 @@ def test_what_is_new_of_the_leaders() -> None:
     assert not [*news(both, both)]
     assert [*news(both, led_by(zookeeper=0, etcd=2))] == ["node 2 leads etcd now (term 3)"]
     assert [*news(both, led_by(zookeeper=None, etcd=1))] == [
-        "no leader of zookeeper is followed by a majority of the voters"
+        "no leader of zookeeper is followed by a quorum of the voters"
     ]
     assert [*news(led_by(etcd=None), led_by(etcd=1))] == ["node 1 leads now (term 3)"]
     assert not [*news(led_by(etcd=None), led_by(etcd=None))]

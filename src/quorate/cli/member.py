@@ -199,7 +199,7 @@ def as_text(view: ClusterView) -> str:
         if answer.state != "member"
     ]
     if view.agreement(CLUSTER_GROUP) is None:
-        notes.append("no leader of the cluster's own group is followed by a majority: nothing can be changed now")
+        notes.append("no leader of the cluster's own group is followed by a quorum: nothing can be changed now")
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 

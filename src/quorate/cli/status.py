@@ -29,7 +29,7 @@ Columns:
               a node that is forming or joining is not let in yet (what it waits for is said below)
   term        the leadership in which the node is, by the protocol's own word (Raft: term, ZAB: epoch,
               Paxos: ballot, as round.node); all nodes of a healthy cluster agree
-  committed   position in the log up to which a majority holds the entries, as far as the node knows
+  committed   position in the log up to which a quorum holds the entries, as far as the node knows
   applied     position up to which the node's own data contains them
   lag         how far `applied` is behind the highest `committed` of all nodes
 """
@@ -41,7 +41,7 @@ Columns:
 def status(endpoints: list[Address], as_json: bool) -> None:
     """Show nodes, roles, positions and sizes of a running cluster.
 
-    Exit code 0 where every service has a leader that a majority of the voters follows, else 1.
+    Exit code 0 where every service has a leader that a quorum of the voters follows, else 1.
     """
     try:
         view = asyncio.run(view_cluster(endpoints))
@@ -136,7 +136,7 @@ def _problems(view: ClusterView) -> Iterator[str]:
         if status.log_full:
             yield f"node {status.node} refuses writes: its disk is full"
     if view.is_led() and view.agreement(CLUSTER_GROUP) is None:
-        yield "no leader of the cluster's own group is followed by a majority: the members cannot be changed now"
+        yield "no leader of the cluster's own group is followed by a quorum: the members cannot be changed now"
     newest = view.newest()
     for member in newest.members:
         if member.refilling:

@@ -354,7 +354,7 @@ def news(before: Mapping[str, Agreement | None], now: Mapping[str, Agreement | N
         was, what = before[service], f" {service}" if len(now) > 1 else ""
         if led is None:
             if was is not None:
-                yield f"no leader{what and f' of{what}'} is followed by a majority of the voters"
+                yield f"no leader{what and f' of{what}'} is followed by a quorum of the voters"
         elif was is None or (was.leader, was.generation) != (led.leader, led.generation):
             yield f"node {led.leader} leads{what} now ({' '.join(led.term)})"
 
