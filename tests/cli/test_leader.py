@@ -26,17 +26,25 @@ class Groups:
         self.asked: list[tuple[int, Any]] = []
         self.obeys = True
         self.admins: list[str] = []
+        self.unled: dict[str, int] = {}
+        """Of services that are not led: how many more times a node says so."""
         self.points_to: dict[int, int] = {}
         """Nodes that say that they do not lead, and who does."""
 
     def status(self, node: int, admins: list[str]) -> Any:
         self.admins = admins
         voters = list(range(len(admins)))
+        leaders = {name: None if self._is_unled(name) else leader for name, leader in self.leaders.items()}
         groups = [
-            group_of(number, name, node, voters, self.leaders[name], self.generations[name])
+            group_of(number, name, node, voters, leaders[name], self.generations[name])
             for number, name in ((1, "zookeeper"), (0, "cluster"))
         ]
         return status_of(node, admins, groups=groups)
+
+    def _is_unled(self, service: str) -> bool:
+        left = self.unled.get(service, 0)
+        self.unled[service] = left - 1
+        return left > 0
 
     def post(self, node: int, path: str, body: Any) -> bytes:
         assert path == "/transfer"
@@ -98,6 +106,23 @@ def test_transfer_of_one_service_to_one_node(groups: Groups) -> None:
         result = leader("transfer", "--to", "1", "--service", "zookeeper", "--endpoint", admins[2])
     assert result.exit_code == 0, result.output
     assert groups.asked == [(0, {"service": "zookeeper", "node": 1, "dry_run": False})]
+
+
+def test_a_leader_that_was_lost_just_now_is_waited_for(groups: Groups) -> None:
+    groups.unled["zookeeper"] = 7
+    with cluster(groups.status, post=groups.post) as admins:
+        result = leader("transfer", "--service", "zookeeper", "--endpoint", admins[0])
+    assert result.exit_code == 0, result.output
+    assert "zookeeper: node 0 led, node 2 leads now" in result.output
+
+
+def test_a_service_without_leader(groups: Groups) -> None:
+    groups.leaders["zookeeper"] = None
+    with cluster(groups.status, post=groups.post) as admins:
+        result = leader("transfer", "--service", "zookeeper", "--timeout", "0.1", "--endpoint", admins[0])
+    assert result.exit_code == 1
+    assert "zookeeper has no leader, also after 0.1 s" in result.output
+    assert groups.asked == []
 
 
 def test_who_leads_already_is_left_alone(groups: Groups) -> None:

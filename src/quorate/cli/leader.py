@@ -106,7 +106,7 @@ A node that is stopped with SIGTERM hands over by itself.
     default=DEFAULT_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the new leader.",
+    help="How long to wait for a leader, and for the new one.",
 )
 @endpoint_option
 def transfer(to: int | None, service: str | None, dry_run: bool, timeout_s: float, endpoints: list[Address]) -> None:
@@ -124,34 +124,41 @@ def transfer(to: int | None, service: str | None, dry_run: bool, timeout_s: floa
 async def _hand_over(
     view: ClusterView, group: int, service: str, to: int | None, dry_run: bool, timeout_s: float, look: str
 ) -> None:
-    before = view.agreement(group)
-    if before is None:
-        raise CommandError(f"{service} has no leader: there is nothing to hand over. `quorate status` says more.")
+    began_s = time.monotonic()
+    status = view.newest()
+    admins = {**admins_of(status), **{node.node: node.admin for node in view.nodes}}
+    while (before := view.agreement(group)) is None:
+        # One may have been lost just now, maybe by what this command has done to another service.
+        if time.monotonic() - began_s >= timeout_s:
+            raise CommandError(
+                f"{service} has no leader, also after {timeout_s:g} s: there is nothing to hand over. "
+                "`quorate status` says more."
+            )
+        await asyncio.sleep(POLL_S)
+        view = await view_members(admins, status.cluster, status.cluster_id)
     if before.leader == to:
         click.echo(f"{service}: node {to} leads already")
         return
     admin = next(node.admin for node in view.nodes if node.node == before.leader)
     assert admin is not None
-    started_s = time.monotonic()
+    asked_s = time.monotonic()
     verdict = await _ask_leader(admin, {"service": service, "node": to, "dry_run": dry_run}, look)
     check_verdict(verdict, dry_run=dry_run, force=False, look=look)
     if dry_run:
         click.echo(f"{service}: node {before.leader} leads")
         return
-    status = view.newest()
-    admins = {**admins_of(status), **{node.node: node.admin for node in view.nodes}}
     while True:
         now = await view_members(admins, status.cluster, status.cluster_id)
         after = now.agreement(group)
         if after is not None and after.ready and after.leader != before.leader and to in (None, after.leader):
             break
-        if time.monotonic() - started_s >= timeout_s:
+        if time.monotonic() - asked_s >= timeout_s:
             leads = f"node {after.leader} leads" if after is not None else "nobody leads"
             raise CommandError(f"{service}: {leads} after {timeout_s:g} s. Nothing is lost; `{look}` shows who leads.")
         await asyncio.sleep(POLL_S)
     click.echo(
         f"{service}: node {before.leader} led, node {after.leader} leads now ({' '.join(after.term)}), "
-        f"after {time.monotonic() - started_s:.2f} s"
+        f"after {time.monotonic() - asked_s:.2f} s"
     )
 
 
