@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorate.cli.compare import PROFILE_NAMES, VARIANT_NAMES
-from quorate.cli.compare_real import RealFigures, RealSize, measure_real
+from quorate.cli.compare_real import RealFigures, RealSize, measure_real, real_protocols
 from quorate.cli.compare_report import FIGURES, REPORT, as_json, write_report
 from quorate.cli.compare_tables import answers, introduction, sections_of
 from quorate.cli.main import main
 from quorate.comparison.commits import CommitSize, Times
 from quorate.comparison.crashes import LIMIT_S, CrashFigures
-from quorate.comparison.jobs import Choice, Figures, Found, Task, gather, perform, tasks_of
+from quorate.comparison.jobs import Choice, Figures, Found, Task, gather, partitions, perform, tasks_of
 from quorate.comparison.partitions import SideFigures
 from quorate.comparison.profiles import PROFILES, VARIANTS
 
@@ -78,13 +78,21 @@ def test_sizes_of_quorums_that_so_many_nodes_cannot_have(sizes: str, problem: st
 
 def test_sizes_of_ones_own_are_measured_beside_the_rest() -> None:
     choice = replace(CHOICE, variants=("flexible", "paxos:3+3"), nodes=5)
-    tasks = tasks_of(choice)
-    assert {task.variant for task in tasks} == {"flexible", "paxos:3+3"}
+    assert {task.variant for task in tasks_of(choice)} == {"flexible", "paxos:3+3"}
     assert "paxos:3+3: Paxos that elects with 3 nodes and writes with 3" in introduction(choice)
-    # Two halves are of four nodes, which cannot have quorums of 5 and 1: left out for all, so that rows stay whole.
-    partitions = {task.partition for task in tasks} - {None}
-    fewer = tasks_of(replace(choice, variants=("flexible", "paxos:5+1")))
-    assert {task.partition for task in fewer} - {None} == partitions - {max(filter(None, partitions))}
+
+
+def test_with_sizes_of_ones_own_every_partition_is_of_so_many_nodes() -> None:
+    choice = replace(CHOICE, nodes=5)
+    beside = replace(choice, variants=("raft", "paxos:5+1"))
+    assert [partition.name for partition in partitions(choice) if partition not in partitions(beside)] == ["two halves"]
+    assert partitions(replace(beside, nodes=4)) == partitions(replace(choice, nodes=4))
+
+
+def test_sizes_of_ones_own_are_for_real_nodes_only_if_there_are_so_many() -> None:
+    choice = replace(CHOICE, variants=("raft", "flexible", "paxos:2+2"))
+    assert real_protocols(choice) == ["raft", "paxos:3+1", "paxos:2+2"]
+    assert real_protocols(replace(choice, nodes=5)) == ["raft", "paxos:3+1"]
 
 
 def test_every_figure_is_in_a_table(found: Found) -> None:

@@ -28,6 +28,8 @@ class Groups:
         self.admins: list[str] = []
         self.unled: dict[str, int] = {}
         """Of services that are not led: how many more times a node says so."""
+        self.unled_next: dict[str, int] = {}
+        """These lose their leader with the first transfer."""
         self.points_to: dict[int, int] = {}
         """Nodes that say that they do not lead, and who does."""
 
@@ -49,6 +51,9 @@ class Groups:
     def post(self, node: int, path: str, body: Any) -> bytes:
         assert path == "/transfer"
         self.asked.append((node, body))
+        if self._is_unled(body["service"]):
+            content: dict[str, object] = {"problem": "this node does not lead", "leader": None, "leader_admin": ""}
+            return http(json.dumps(content).encode(), "409 Conflict")
         if node in self.points_to:
             to = self.points_to[node]
             content = {"problem": f"node {node} does not lead", "leader": to, "leader_admin": self.admins[to]}
@@ -56,6 +61,7 @@ class Groups:
         if not body["dry_run"] and self.obeys:
             self.leaders[body["service"]] = 2 if body["node"] is None else body["node"]
             self.generations[body["service"]] += 1
+            self.unled |= self.unled_next
         answer = {"done": not body["dry_run"], "version": 1, "lines": ["node 2 holds everything"]}
         return http(json.dumps({**answer, "problem": None, "danger": None}).encode())
 
@@ -108,12 +114,22 @@ def test_transfer_of_one_service_to_one_node(groups: Groups) -> None:
     assert groups.asked == [(0, {"service": "zookeeper", "node": 1, "dry_run": False})]
 
 
-def test_a_leader_that_was_lost_just_now_is_waited_for(groups: Groups) -> None:
-    groups.unled["zookeeper"] = 7
+@pytest.mark.parametrize("answers_without_leader", range(1, 12))
+def test_a_leader_that_was_lost_just_now_is_waited_for(groups: Groups, answers_without_leader: int) -> None:
+    """Whether that is seen in the nodes' status, or only when the leader of a moment ago is asked."""
+    groups.unled["zookeeper"] = answers_without_leader
     with cluster(groups.status, post=groups.post) as admins:
         result = leader("transfer", "--service", "zookeeper", "--endpoint", admins[0])
     assert result.exit_code == 0, result.output
     assert "zookeeper: node 0 led, node 2 leads now" in result.output
+
+
+def test_a_leader_that_is_lost_with_the_transfer_before_is_waited_for(groups: Groups) -> None:
+    groups.unled_next["cluster"] = 7
+    with cluster(groups.status, post=groups.post) as admins:
+        result = leader("transfer", "--endpoint", admins[0])
+    assert result.exit_code == 0, result.output
+    assert "cluster: node 1 led, node 2 leads now" in result.output
 
 
 def test_a_service_without_leader(groups: Groups) -> None:

@@ -35,7 +35,8 @@ majority and elects with as many more; paxos:4+2 elects with 4 nodes and writes 
 \b
 Simulated figures come from whole nodes on a simulated network: the same seed gives the same figures. Real ones
 come from three nodes of each protocol on this machine, loaded in turn, with data in a folder that is removed;
-paxos:4+2 and its like are among them only with --nodes 3.
+paxos:4+2 and its like are among them only with --nodes 3, and without them there is a partition of four
+nodes into halves.
 
 \b
 Exit codes:
@@ -52,7 +53,11 @@ class VariantName(click.Choice[str]):
     """Also paxos:4+2 and its like."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return value if quorum_sizes(value) is not None else super().convert(value, param, ctx)
+        if quorum_sizes(value) is not None:
+            return value
+        if value not in self.choices:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, self.choices))} or like 'paxos:4+2'.", param, ctx)
+        return value
 
 
 @click.command(epilog=EPILOG)
@@ -104,7 +109,7 @@ def compare(
     for real on this machine.
     """
     # Imported only here: `quorate --help` asks each command for its first line, and must not wait for whole nodes.
-    from quorate.cli.compare_real import NODES, RealFailed, RealSize, measure_real
+    from quorate.cli.compare_real import NODES, RealFailed, RealSize, measure_real, real_protocols
     from quorate.cli.compare_report import REPORT, as_json, write_report
     from quorate.cli.compare_tables import introduction, sections_of
     from quorate.comparison.commits import CommitSize
@@ -116,7 +121,9 @@ def compare(
         require_matplotlib()
     folder = _existing(output)
     chosen = protocols or VARIANT_NAMES
-    own_sizes = tuple(name for name in dict.fromkeys(chosen) if name not in VARIANT_NAMES)
+    # `flexible` may have a row by its sizes already.
+    named = {variant_of(name).title(nodes) for name in chosen if name in VARIANT_NAMES}
+    own_sizes = tuple(name for name in dict.fromkeys(chosen) if name not in (*VARIANT_NAMES, *named))
     for name in own_sizes:
         if (problem := variant_of(name).problem(nodes)) is not None:
             raise click.BadParameter(f"{name} on {nodes} nodes: {problem}", param_hint="'--protocol'")
@@ -132,17 +139,18 @@ def compare(
     try:
         found = compare_simulated(choice, lambda done, tasks: line.show(lambda: f"simulated: {done} of {tasks} trials"))
         measured = []
-        # Sizes of quorums are meant for `nodes`.
-        titles = [variant_of(name).title(NODES) for name in choice.variants if nodes == NODES or name not in own_sizes]
+        titles = real_protocols(choice)
         if real and titles:
             size = RealSize(QUICK_ROUNDS, QUICK_KILLS) if quick else RealSize()
-            measured = measure_real(list(dict.fromkeys(titles)), size, folder, lambda text: line.show(lambda: text))
+            measured = measure_real(titles, size, folder, lambda text: line.show(lambda: text))
     except (TaskFailed, RealFailed) as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
         line.clear()
         raise Interrupted("ended by Ctrl-C; no process is left behind.") from None
     line.clear()
+    if real and len(titles) < len(choice.variants):
+        click.echo(f"{', '.join(own_sizes)}: not measured with real nodes, of which there are {NODES}.", err=True)
     if wants_json:
         click.echo(as_json(choice, found, measured).decode(), nl=False)
     else:

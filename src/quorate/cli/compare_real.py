@@ -24,6 +24,8 @@ from quorate.cli.admin import NoAnswer, NodeStatus, fetch_status
 from quorate.cli.cluster_folder import write_node_config
 from quorate.cli.supervisor import NodeCommand, Supervisor
 from quorate.comparison.commits import WRITERS, Times, times_of
+from quorate.comparison.jobs import Choice
+from quorate.comparison.profiles import variant_of
 from quorate.comparison.stage import get, put
 from quorate.net.grpc.client import Channel, NotSentError
 from quorate.net.grpc.status import GrpcError
@@ -87,6 +89,12 @@ class _Round:
     writes_per_s: float
     lone_write_s: list[float]
     lone_read_s: list[float]
+
+
+def real_protocols(choice: Choice) -> list[str]:
+    """What real nodes can be compared with: sizes of quorums that were given are meant for `choice.nodes`."""
+    variants = map(variant_of, choice.variants)
+    return [of.title(NODES) for of in variants if of.given_sizes is None or choice.nodes == NODES]
 
 
 def measure_real(

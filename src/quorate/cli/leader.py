@@ -90,7 +90,7 @@ Examples:
 \b
 Exit codes:
   0   handed over (with --dry-run: would be)
-  1   refused, or the leader still leads: it gives up where the other does not keep up
+  1   refused, or nobody leads, or the leader still leads: it gives up where the other does not keep up
   3   unknown: look with `quorate leader list` before you try again
 
 A node that is stopped with SIGTERM hands over by itself.
@@ -106,7 +106,7 @@ A node that is stopped with SIGTERM hands over by itself.
     default=DEFAULT_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for a leader, and for the new one.",
+    help="For each group: how long to wait for a leader where there is none, and then for the new one.",
 )
 @endpoint_option
 def transfer(to: int | None, service: str | None, dry_run: bool, timeout_s: float, endpoints: list[Address]) -> None:
@@ -122,27 +122,31 @@ def transfer(to: int | None, service: str | None, dry_run: bool, timeout_s: floa
 
 
 async def _hand_over(
-    view: ClusterView, group: int, service: str, to: int | None, dry_run: bool, timeout_s: float, look: str
+    known: ClusterView, group: int, service: str, to: int | None, dry_run: bool, timeout_s: float, look: str
 ) -> None:
-    began_s = time.monotonic()
-    status = view.newest()
-    admins = {**admins_of(status), **{node.node: node.admin for node in view.nodes}}
-    while (before := view.agreement(group)) is None:
-        # One may have been lost just now, maybe by what this command has done to another service.
-        if time.monotonic() - began_s >= timeout_s:
+    status = known.newest()
+    admins = {**admins_of(status), **{node.node: node.admin for node in known.nodes}}
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        # Looked at anew: the leader may have been lost just now, maybe by what was done to another service before this.
+        view = await view_members(admins, status.cluster, status.cluster_id)
+        before = view.agreement(group)
+        if before is not None:
+            if before.leader == to:
+                click.echo(f"{service}: node {to} leads already")
+                return
+            admin = next(node.admin for node in view.nodes if node.node == before.leader)
+            assert admin is not None
+            asked_s = time.monotonic()
+            verdict = await _ask_leader(admin, {"service": service, "node": to, "dry_run": dry_run}, look)
+            if verdict is not None:
+                break
+        if time.monotonic() >= deadline_s:
             raise CommandError(
                 f"{service} has no leader, also after {timeout_s:g} s: there is nothing to hand over. "
                 "`quorate status` says more."
             )
         await asyncio.sleep(POLL_S)
-        view = await view_members(admins, status.cluster, status.cluster_id)
-    if before.leader == to:
-        click.echo(f"{service}: node {to} leads already")
-        return
-    admin = next(node.admin for node in view.nodes if node.node == before.leader)
-    assert admin is not None
-    asked_s = time.monotonic()
-    verdict = await _ask_leader(admin, {"service": service, "node": to, "dry_run": dry_run}, look)
     check_verdict(verdict, dry_run=dry_run, force=False, look=look)
     if dry_run:
         click.echo(f"{service}: node {before.leader} leads")
@@ -162,12 +166,17 @@ async def _hand_over(
     )
 
 
-async def _ask_leader(admin: Address, body: dict[str, object], look: str) -> Verdict:
-    """Ask the node at `admin`, or whoever it says leads.  Raises CommandError, OutcomeUnknown."""
+async def _ask_leader(admin: Address, body: dict[str, object], look: str) -> Verdict | None:
+    """Ask the node at `admin`, or whoever it says leads.  None where one of them knows of no leader.
+
+    Raises CommandError, OutcomeUnknown.
+    """
     for _ in range(MAX_HOPS):
         verdict = await ask(admin, "/transfer", body, look)
         if verdict.done or verdict.leader_admin is None:
             return verdict
+        if not verdict.leader_admin:
+            return None
         try:
             admin = reachable(parse_address(verdict.leader_admin), admin)
         except ValueError as error:

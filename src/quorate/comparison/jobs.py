@@ -44,7 +44,7 @@ class Task:
     """`STEPS.name`, or a name in PROFILES."""
     crash: Crash | None = None
     partition: int | None = None
-    """Index in `_partitions`."""
+    """Index in `partitions`."""
 
 
 @dataclass(slots=True)
@@ -76,20 +76,16 @@ def tasks_of(choice: Choice) -> list[Task]:
     ]
     tasks += [
         Task(choice, variant, PARTED_ON, partition=number)
-        for number in range(len(_partitions(choice)))
+        for number in range(len(partitions(choice)))
         for variant in choice.variants
     ]
     return tasks
 
 
-def _partitions(choice: Choice) -> list[Partition]:
-    """Without those of other clusters in which not all that is compared can have its quorums."""
-    variants = [variant_of(name) for name in choice.variants]
-    return [
-        partition
-        for partition in partitions_of(choice.nodes)
-        if all(variant.problem(partition.nodes or choice.nodes) is None for variant in variants)
-    ]
+def partitions(choice: Choice) -> list[Partition]:
+    """Sizes of quorums that were given are meant for `choice.nodes`, so with them none of a cluster of another size."""
+    given = any(variant_of(name).given_sizes is not None for name in choice.variants)
+    return [of for of in partitions_of(choice.nodes) if not given or of.nodes in (None, choice.nodes)]
 
 
 PARTED_ON: Final = "rack"
@@ -105,7 +101,7 @@ def perform(task: Task) -> Figures:
     if task.crash is not None:
         return measure_crashes(setting, task.crash, choice.crashes)
     if task.partition is not None:
-        partition = _partitions(choice)[task.partition]
+        partition = partitions(choice)[task.partition]
         nodes = partition.nodes or choice.nodes
         return measure_partition(Setting(setting.variant, nodes, profile, setting.seed), partition)
     return measure_commits(setting, choice.commits)
@@ -140,7 +136,7 @@ def _is_long(task: Task) -> bool:
 def _name(task: Task) -> str:
     what = task.crash.value if task.crash is not None else "commits"
     if task.partition is not None:
-        what = _partitions(task.choice)[task.partition].name
+        what = partitions(task.choice)[task.partition].name
     return f"{task.variant} on {task.profile}, {what}"
 
 

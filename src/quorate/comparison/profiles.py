@@ -105,7 +105,9 @@ class Variant:
     name: str
     protocol: str
     is_flexible: bool = False
+    """With sizes that follow from the number of nodes."""
     given_sizes: tuple[int, int] | None = None
+    """Of the quorums of phase 1 and phase 2; not of one that is flexible."""
 
     def sizes(self, nodes: int) -> tuple[int, int] | None:
         """(phase 1, phase 2) where they are no majorities.
