@@ -42,19 +42,19 @@ def key(number: int) -> bytes:
     return b"/bench/%09d" % number
 
 
-def put_keys(endpoint: str, first: int, last: int, value: bytes) -> None:
-    """Put the keys from `first` to before `last`, once each, and wait for all answers."""
+def put_keys(endpoint: str, keys: int, value: bytes) -> None:
+    """Put so many keys, once each, and wait for all answers."""
     header = status(endpoint).header
     # Every answer opens with these bytes, and so the answers are counted without being decoded.
     mark = pb.ResponseHeader(cluster_id=header.cluster_id, member_id=header.member_id).SerializeToString()
     connection = Connection(endpoint, PUT)
-    answered = first
-    for start in range(first, last, AT_ONCE):
-        numbers = range(start, min(start + AT_ONCE, last))
+    answered = 0
+    for start in range(0, keys, AT_ONCE):
+        numbers = range(start, min(start + AT_ONCE, keys))
         connection.request(*(pb.PutRequest(key=key(i), value=value).SerializeToString() for i in numbers))
         while numbers.stop - answered > IN_FLIGHT:
             answered += connection.read(mark)
-    while answered < last:
+    while answered < keys:
         answered += connection.read(mark)
     connection.socket.close()
 
@@ -76,7 +76,7 @@ class Loaded:
     def put(self, fill: bytes) -> None:
         """Put every key once."""
         started = time.monotonic()
-        put_keys(self.leader(), 0, self._keys, fill * VALUE_BYTES)
+        put_keys(self.leader(), self._keys, fill * VALUE_BYTES)
         seconds = time.monotonic() - started
         print(f"        {self._keys:,} puts by one connection in {seconds:.1f} s, {self._keys / seconds:,.0f}/s")
         self.settle()
@@ -155,8 +155,12 @@ class Loaded:
 
 def compare_throughput(many: Loaded, few: Loaded) -> None:
     ratios: dict[str, list[float]] = {PUT: [], RANGE: []}
-    for _ in range(ROUNDS):
-        beside, measured = few.throughput(), many.throughput()
+    for number in range(ROUNDS):
+        # Who goes first changes too.
+        if number % 2:
+            measured, beside = many.throughput(), few.throughput()
+        else:
+            beside, measured = few.throughput(), many.throughput()
         for path, of_path in ratios.items():
             of_path.append(measured[path] / beside[path])
     for path, of_path in ratios.items():

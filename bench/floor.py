@@ -5,7 +5,8 @@
 Four bare processes stand in for a client, a leader and two followers, and pass the bytes of one put along, one at a
 time: client, leader, both followers, leader at the first answer, client.  Nothing is parsed, proposed or applied.  Once
 without a disk, which is the floor of a linearizable read, and once with a write and an fdatasync on each node before
-it answers, which is the floor of a put.  What `bench/etcd.py` measures at 1x1 beyond that is Quorate's own work.
+it answers, which is the floor of a put.  What `bench/etcd.py` measures at 1x1 beyond that is the work of the servers
+and of its load generator.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ def running(target: Callable[..., None], *arguments: object) -> Iterator[int]:
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=target, args=(*arguments, sending), daemon=True)
     process.start()
+    sending.close()  # so that a process that ends before it has a port ends the waiting for it, with EOFError
     try:
         yield receiving.recv()
     finally:

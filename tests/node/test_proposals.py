@@ -27,6 +27,7 @@ class Bench:
     connected: bool = True
     uncommitted: int = 0
     now: int = 1000
+    scheduled: int = 0
     proposed: list[Payload] = field(default_factory=list)
     sent: list[tuple[int, Message]] = field(default_factory=list)
     ended: list[tuple[str, Waiter]] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Bench:
         return Effects(refused=self.refuse_with)
 
     def schedule(self) -> None:
-        pass
+        self.scheduled += 1
 
     def when_durable(self, done: object) -> None:
         raise AssertionError("not used here")
@@ -231,8 +232,9 @@ def test_a_leader_drops_what_came_over_a_connection_that_ended() -> None:
 
 def test_a_batch_meant_for_another_leadership_is_refused() -> None:
     bench = Bench()
-    for leadership in (FOLLOWS, Leadership(Role.LEADER, NODE, 6)):
+    for count, leadership in enumerate((FOLLOWS, Leadership(Role.LEADER, NODE, 6)), 1):
         bench.proposals.take_forward(PEER, Forward(5, Batch(PEER, 9, 3, [b"x"])), leadership)
+        assert bench.scheduled == count, "the refusal does not wait for somebody else's flush"
     assert bench.sent == [(PEER, ForwardRefused(9, 3, False))] * 2
     bench.flush(LEADS)
     assert bench.proposed == []

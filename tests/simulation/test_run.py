@@ -38,6 +38,7 @@ def test_a_campaign_finds_nothing(service: str, seeds: str, required: tuple[str,
     assert len(missing) <= unmet, missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["zookeeper", "etcd"])
 def test_every_run_is_the_same_again(service: str) -> None:
     report = campaign("--service", service, "--seeds", "2", "--duration", "15", "--twice")

@@ -92,7 +92,7 @@ class PeerLink:
         return bytes(self._encoder.encode(self.handshake.hello(self.peer, Purpose.MESSAGES)))
 
     def queue(self, item: Any) -> None:
-        """Send with the next `flush`; dropped where the peer is not connected."""
+        """Send with the next `flush`, which the caller sees to; dropped where the peer is not connected."""
         if self.connected:
             self._queue.append(item)
 

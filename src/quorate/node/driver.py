@@ -11,7 +11,8 @@ under way arriving commands gather for the next one: group commit falls out by i
               log.sync                inline on a fast disk, aside on a slow one (storage.sync_policy)
               Persisted, links.flush  what waited for the disk leaves: acknowledgements and votes
               group.apply             committed entries, results to the doors
-    send      links.flush             news of the commit, once the doors have answered their clients
+    send      links.flush             news of the commit: after the doors have answered their clients, unless something
+                                      was waiting to be sent before
 
 A turn that brought no records applies first: replies do not wait for the next block's sync.
 """

@@ -34,7 +34,8 @@ class GroupHost(Protocol):
         ...
 
     def send(self, group_id: int, to: NodeId, message: Message) -> bool:
-        """Send with the next flush.  False where the peer is not connected: nothing will be sent."""
+        """Send with the next flush, which the caller schedules.  False where the peer is not connected: nothing will be
+        sent."""
         ...
 
     def install_snapshot(self, group_id: int, position: int) -> None:
