@@ -41,8 +41,8 @@ def test_a_campaign_finds_nothing(service: str, seeds: str, required: tuple[str,
 @pytest.mark.slow
 @pytest.mark.parametrize("service", ["zookeeper", "etcd"])
 def test_every_run_is_the_same_again(service: str) -> None:
-    report = campaign("--service", service, "--seeds", "2", "--duration", "15", "--twice")
-    assert report["coverage"]["operations"] > 2000
+    report = campaign("--service", service, "--seeds", "1", "--duration", "15", "--twice")
+    assert report["coverage"]["operations"] > 1000
 
 
 def campaign(*options: str) -> Any:

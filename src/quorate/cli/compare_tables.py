@@ -40,7 +40,7 @@ def sections_of(choice: Choice, found: Found, real: Sequence[RealFigures]) -> li
     title = titles(choice)
     sections = [_steps(found.steps, title), *_commits(found.commits, title)]
     sections += [_crashes(found.crashes, title, choice.crashes), _duels(found.crashes, title)]
-    sections.append(_partitions(found.partitions))
+    sections.append(_partitions(found.partitions, title))
     if real:
         sections += [_load(real), _kills(real)]
     return sections
@@ -248,7 +248,7 @@ def alike(partitions: Mapping[str, Mapping[str, PartitionFigures]]) -> list[tupl
     return [tuple(group) for group in groups.values()]
 
 
-def _partitions(partitions: Mapping[str, Mapping[str, PartitionFigures]]) -> Section:
+def _partitions(partitions: Mapping[str, Mapping[str, PartitionFigures]], title: Callable[[str], str]) -> Section:
     groups = alike(partitions)
     rows = []
     for partition, by_variant in partitions.items():
@@ -258,7 +258,7 @@ def _partitions(partitions: Mapping[str, Mapping[str, PartitionFigures]]) -> Sec
             rows.append((partition if number == 0 else "", f"{side.side} ({nodes})", *cells))
     heads = ["partition", "at"]
     for group in groups:
-        heads += [f"{', '.join(group)}: write", "linearizable", "serializable"]
+        heads += [f"{', '.join(map(title, group))}: write", "linearizable", "serializable"]
     return Section(
         "Partitions: who can write, and who can read what",
         "Asked 15 s after links were cut, at every node by a client beside it. Linearizable reads see every answered "
